@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tacit.data.examples import Examples
+from tacit.errors import BadInput
 
-__all__ = ["Encoded", "Model", "Options", "Task"]
+__all__ = ["Encoded", "Model", "Options", "Task", "cross_entropy", "encode_labels"]
 
 
 class Options(BaseModel):
@@ -81,3 +83,23 @@ class Task:
     encode: Callable[[Any, Examples], Encoded]
     infer: Callable[[Examples], dict[str, Any]]
     loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each example: float `[n, classes]` and int64 `[n]` to float `[n]`, in nats."""
+    return functional.cross_entropy(logits, targets, reduction="none")
+
+
+def encode_labels(examples: Examples, *, classes: int) -> Tensor:
+    """The labels as int64 `[n]`.
+
+    Raises:
+        BadInput: where a label is not one of 0 to `classes` - 1.
+    """
+    labels = torch.as_tensor(examples.labels, dtype=torch.int64)
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise BadInput(
+            f"expected labels from 0 to {classes - 1} as in task.options.classes, found one outside",
+            hint="set classes to the number of classes in the data, or check the column of labels",
+        )
+    return labels
