@@ -1,0 +1,1 @@
+"""The library that server, partners and simulations share."""

@@ -1,0 +1,342 @@
+"""The job: what the operator proposes and every party agrees to, read from TOML.
+
+A job is frozen, strict and hashed. The hash covers what a partner agrees to; the sections `[performance]` and
+`[simulation]` change how fast or where a job runs, not what is released, and stay outside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tacit.check import contradiction, parse
+from tacit.errors import BadInput
+
+__all__ = [
+    "NEEDS_SINGLE_UPDATES",
+    "SERVER_OPTIONS",
+    "AggregationSection",
+    "EvaluationSection",
+    "Job",
+    "PerformanceSection",
+    "PrivacySection",
+    "SimulationSection",
+    "TaskSection",
+    "TrainingSection",
+    "load",
+    "override",
+]
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+# Flower's strategies (flwr 1.41, flwr.serverapp.strategy) and the numbers each takes.
+SERVER_OPTIONS: dict[str, frozenset[str]] = {
+    "bulyan": frozenset({"num_malicious_nodes"}),
+    "fedadagrad": frozenset({"eta", "tau"}),
+    "fedadam": frozenset({"beta_1", "beta_2", "eta", "tau"}),
+    "fedavg": frozenset(),
+    "fedavgm": frozenset({"server_learning_rate", "server_momentum"}),
+    "fedmedian": frozenset(),
+    "fedtrimmedavg": frozenset({"beta"}),
+    "fedyogi": frozenset({"beta_1", "beta_2", "eta", "tau"}),
+    "krum": frozenset({"num_malicious_nodes"}),
+    "multikrum": frozenset({"num_malicious_nodes", "num_nodes_to_select"}),
+}
+# These look at each partner's own update, which secure aggregation exists to hide.
+NEEDS_SINGLE_UPDATES = frozenset({"bulyan", "fedmedian", "fedtrimmedavg", "krum", "multikrum"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TaskSection(_Section):
+    """What is learned."""
+
+    kind: str
+    """image-classification, text-classification, or the name of an installed task (entry point `tacit.tasks`)."""
+    model: str
+    """A model of that task."""
+    options: dict[str, Any] = {}
+    """What the model takes; checked against the model's own options."""
+    package: str = ""
+    """Filled in when the job is resolved: the package and version that the task came from."""
+
+
+class TrainingSection(_Section):
+    """How it is learned."""
+
+    rounds: PositiveInt
+    local_steps: PositiveInt
+    """Steps of the local optimiser a round."""
+    batch_size: PositiveInt
+    """Expected batch under Poisson sampling; also the divisor of every step."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: PositiveFloat
+    momentum: Share = 0.0
+    """Of sgd; starts from zero in every round, as the partners hold no state between rounds."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls over the rounds; linear and cosine end near zero."""
+    server_strategy: str = "fedavg"
+    """One of Flower's strategies."""
+    server_options: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    """Numbers of that strategy."""
+    max_failed_rounds: Annotated[int, Field(ge=0)] = 3
+    """Rounds that may fail in a row before the run stops."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = SERVER_OPTIONS.get(self.server_strategy)
+        if known is None:
+            raise contradiction(
+                f"expected training.server_strategy to be a strategy of Flower's, found {self.server_strategy}",
+                hint=f"use one of: {', '.join(sorted(SERVER_OPTIONS))}",
+            )
+        for key in self.server_options:
+            if key not in known:
+                raise contradiction(
+                    f"expected an option of {self.server_strategy} in training.server_options, found {key}",
+                    hint=f"use one of: {', '.join(sorted(known)) or 'none'}",
+                )
+        if self.optimizer == "adam" and self.momentum:
+            raise contradiction(
+                f"expected no training.momentum with adam, found {self.momentum}", hint="remove training.momentum"
+            )
+        return self
+
+    def learning_rate_at(self, round_number: int) -> float:
+        """The learning rate of a round, 1-based."""
+        from math import cos, pi
+
+        done = (round_number - 1) / self.rounds
+        match self.schedule:
+            case "constant":
+                return self.learning_rate
+            case "linear":
+                return self.learning_rate * (1 - done)
+            case "cosine":
+                return self.learning_rate * (1 + cos(pi * done)) / 2
+
+
+class PrivacySection(_Section):
+    """What is promised to the people in the data. The mechanism is never assumed: it must be named."""
+
+    mechanism: Literal["none", "dp-sgd", "distributed-dp-sgd", "client"]
+    epsilon: PositiveFloat | None = None
+    """Target over the whole run; each partner calibrates its own noise to it."""
+    noise_multiplier: PositiveFloat | None = None
+    """Instead of epsilon: standard deviation of the noise over `max_grad_norm`."""
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    max_grad_norm: PositiveFloat | None = None
+    """L2 bound of one example's gradient."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [k for k in ("epsilon", "noise_multiplier", "delta", "max_grad_norm") if getattr(self, k) is not None]
+        if self.mechanism == "none":
+            if given:
+                raise contradiction(
+                    f"expected no privacy.{given[0]} with mechanism none, which promises nothing, found it",
+                    hint=f"remove privacy.{given[0]} or choose mechanism dp-sgd",
+                )
+            return self
+        if self.mechanism != "dp-sgd":
+            raise contradiction(
+                f"expected privacy.mechanism to be none or dp-sgd, found {self.mechanism}, which is not built yet",
+                hint="use dp-sgd",
+            )
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise contradiction(
+                "expected privacy.epsilon or privacy.noise_multiplier, found both",
+                hint="remove one: either fixes the other",
+            )
+        if self.epsilon is None and self.noise_multiplier is None:
+            raise contradiction(
+                "expected privacy.epsilon or privacy.noise_multiplier, found neither", hint="add privacy.epsilon"
+            )
+        for key in ("delta", "max_grad_norm"):
+            if key not in given:
+                raise contradiction(f"expected privacy.{key} with dp-sgd, found nothing", hint=f"add privacy.{key}")
+        return self
+
+
+class AggregationSection(_Section):
+    """How updates are joined."""
+
+    secure: bool = True
+    """The server sees the sum only."""
+    min_cohort: PositiveInt = 3
+    """A round begins only when this many partners can be asked."""
+    cohort: PositiveInt | None = None
+    """Partners asked in a round, chosen at random; all that are there when left out."""
+    threshold: PositiveInt = 3
+    """Replies without which a round is abandoned."""
+    round_timeout: PositiveFloat = 600.0
+    """Seconds to wait for a round's replies."""
+    weighting: Literal["uniform", "examples"] = "uniform"
+    """How partners weigh in the mean. Example counts are exact facts: only where nothing is protected."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.threshold > self.min_cohort:
+            raise contradiction(
+                f"expected aggregation.threshold to be at most min_cohort {self.min_cohort}, found {self.threshold}",
+                hint="lower aggregation.threshold or raise aggregation.min_cohort",
+            )
+        if self.cohort is not None and self.cohort < self.min_cohort:
+            raise contradiction(
+                f"expected aggregation.cohort to be at least min_cohort {self.min_cohort}, found {self.cohort}",
+                hint="raise aggregation.cohort or lower aggregation.min_cohort",
+            )
+        return self
+
+
+class EvaluationSection(_Section):
+    """How the model is judged."""
+
+    every: PositiveInt = 1
+    """Rounds between evaluations; the last round is always evaluated."""
+    partner_holdout: Share = 0.1
+    """Share of each partner's data kept out of training, for federated evaluation."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations without a better monitored score after which the run stops; 0 never stops early."""
+    monitor: Literal["federated", "test"] = "federated"
+    """Whose accuracy patience and the best checkpoint follow."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.patience and self.monitor == "federated" and not self.partner_holdout:
+            raise contradiction(
+                "expected evaluation.partner_holdout above 0 where patience follows the federated score, found 0",
+                hint='set evaluation.partner_holdout or evaluation.monitor = "test"',
+            )
+        return self
+
+
+class PerformanceSection(_Section):
+    """Speed only: no value here changes what is released."""
+
+    max_physical_batch: PositiveInt = 512
+    """Examples whose gradients are in memory at once."""
+
+
+class SimulationSection(_Section):
+    """Read by tacit-sim only."""
+
+    partners: PositiveInt = 3
+    dataset: str = "digits"
+    """A known set (tacit-sim data list) or a path."""
+    format: str = "auto"
+    input: str | None = None
+    label: str | None = None
+    column: str | None = None
+    """Column for by-column partitions."""
+    test: str | None = None
+    """Path of the test data; without it a share is cut off."""
+    test_share: Share = 0.2
+    image_size: PositiveInt | None = None
+    partition: Literal["iid", "dirichlet", "by-column", "shards"] = "iid"
+    alpha: PositiveFloat = 0.5
+    shards: PositiveInt = 2
+    """Shards a partner."""
+    dropout: Share = 0.0
+    """Chance that a partner vanishes in a round, at a random stage."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    threads: PositiveInt = 1
+    """Torch threads of a process; the same in both engines, so that they add in the same order."""
+    partner_cpus: PositiveFloat = 1.0
+    """CPU share of a partner under the ray engine."""
+    partner_gpus: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPU share of a partner under the ray engine."""
+
+
+class Job(_Section):
+    """A whole job."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    task: TaskSection
+    training: TrainingSection
+    privacy: PrivacySection
+    aggregation: AggregationSection = AggregationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    performance: PerformanceSection = PerformanceSection()
+    simulation: SimulationSection = SimulationSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        strategy = self.training.server_strategy
+        if self.aggregation.secure and strategy in NEEDS_SINGLE_UPDATES:
+            raise contradiction(
+                f"expected a strategy that works on the sum with aggregation.secure = true, found {strategy}, "
+                "which needs every partner's own update",
+                hint="use fedavg, fedavgm, fedadam, fedyogi or fedadagrad, or set aggregation.secure = false",
+            )
+        if self.aggregation.secure:
+            raise contradiction(
+                "expected aggregation.secure = false, found true: secure aggregation is not built yet",
+                hint="set aggregation.secure = false; the server then sees each partner's update",
+            )
+        if self.privacy.mechanism != "none" and self.aggregation.weighting == "examples":
+            raise contradiction(
+                "expected aggregation.weighting = uniform with a private mechanism, found examples: "
+                "exact counts would leave in clear",
+                hint='set aggregation.weighting = "uniform"',
+            )
+        return self
+
+    def agreed(self) -> dict[str, Any]:
+        """The sections that a partner agrees to, as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"performance", "simulation"})
+
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of `agreed()`, in hex."""
+        canonical = json.dumps(self.agreed(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load(path: Path, *, overrides: Sequence[str] = ()) -> Job:
+    """The job in the TOML file at `path`, with `a.b=c` overrides applied.
+
+    Raises:
+        BadInput: unreadable file, bad TOML, unknown key, wrong type, impossible combination.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"expected a job file at {path}, found none: {error.strerror}", hint="check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
+    return parse(Job, override(raw, overrides), where=path.name)
+
+
+def override(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `raw` with each `a.b=c` set; `c` is read as TOML and, failing that, as a text."""
+    result: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            raise BadInput(f"expected --set KEY=VALUE, found {text}", hint="write for instance --set training.rounds=5")
+        table = result
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise BadInput(f"expected a section at {part} in --set {text}, found a value", hint="check the key")
+        table[path[-1]] = _toml_value(value.strip())
+    return result
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,1 @@
+"""Mechanism, events, accounting and the randomness they need. Loads no torch."""

@@ -1,0 +1,54 @@
+"""Accounting events: frozen facts about what was released.
+
+An event says what was done, never what it cost; the cost is computed from events whenever it is read. The meaning
+of a kind never changes; an unknown kind, field or version is an error (after dp-accounting's `dp_event`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tacit.check import parse
+
+__all__ = ["Event", "merge"]
+
+
+class Event(BaseModel):
+    """`steps` releases of one mechanism over one partner's data set.
+
+    Attributes:
+        version: of this record.
+        kind: `dp-sgd`: `steps` Poisson-sampled Gaussian mechanisms; `none`: as many releases without protection.
+        sampling_rate: of each unit in each step.
+        noise_multiplier: noise standard deviation over the clip norm.
+        steps: how many.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    kind: Literal["none", "dp-sgd"]
+    sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    noise_multiplier: Annotated[float, Field(ge=0.0)]
+    steps: Annotated[int, Field(gt=0)]
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Event:
+        """The event in `raw`, strictly. Raises BadInput."""
+        return parse(cls, raw, where="an accounting event")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def merge(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The same releases with steps of equal mechanisms added up, in order of first appearance."""
+    steps: dict[Event, int] = {}
+    for event in events:
+        one = event.model_copy(update={"steps": 1})
+        steps[one] = steps.get(one, 0) + event.steps
+    return tuple(one.model_copy(update={"steps": n}) for one, n in steps.items())

@@ -1,0 +1,131 @@
+"""The mechanism: the one value from which noise, sampling and accounting are taken.
+
+Abadi et al. 2016 (arXiv:1607.00133v2, Algorithm 1), with Poisson sampling and a public divisor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tacit.errors import BadInput
+from tacit.job import Job
+from tacit.privacy.accounting import calibrate
+from tacit.privacy.events import Event
+
+__all__ = ["Mechanism", "plan", "sampling_rate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """What one partner does in every step of a job.
+
+    Attributes:
+        kind: `none` or `dp-sgd`.
+        max_grad_norm: L2 bound of one example's gradient; 0.0 for `none`.
+        noise_multiplier: standard deviation of the noise over `max_grad_norm`; 0.0 for `none`.
+        sampling_rate: chance of each example to be in a step's batch.
+        expected_batch: divisor of every step, a public constant.
+        steps: steps in a round.
+        unit: what is protected.
+        adjacency: the neighbouring relation: data sets that differ by one unit added or removed.
+
+    Guarantee: no other value carries a clip norm, a noise scale or a sampling rate, and `event` is made from the
+    same fields as the noise.
+    """
+
+    kind: Literal["none", "dp-sgd"]
+    max_grad_norm: float
+    noise_multiplier: float
+    sampling_rate: float
+    expected_batch: float
+    steps: int
+    unit: Literal["example"] = "example"
+    adjacency: Literal["add-remove"] = "add-remove"
+
+    @property
+    def private(self) -> bool:
+        """True where gradients are clipped and noised."""
+        return self.kind != "none"
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on the sum of clipped gradients."""
+        return self.noise_multiplier * self.max_grad_norm
+
+    def event(self) -> Event:
+        """The accounting event of one round."""
+        return Event(
+            kind=self.kind,
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=self.noise_multiplier,
+            steps=self.steps,
+        )
+
+
+def sampling_rate(*, batch_size: int, examples: int) -> float:
+    """The Poisson rate for an expected batch of `batch_size`: over the examples rounded down to two digits.
+
+    The rate is named in the accounting events, which leave the machine; a rate over the exact count would tell
+    that count. The expected batch is therefore `batch_size` or up to a tenth above it.
+
+    Raises:
+        BadInput: fewer examples than the batch.
+    """
+    if batch_size > examples:
+        raise BadInput(
+            f"expected training.batch_size of at most the partner's {examples} training examples, found {batch_size}",
+            hint="lower training.batch_size, or give the partner more data",
+        )
+    unit = 10 ** max(0, math.floor(math.log10(examples)) - 1)
+    return min(1.0, batch_size / (examples // unit * unit))
+
+
+def plan(job: Job, *, examples: int) -> Mechanism:
+    """The mechanism of a partner with `examples` training examples, for every round of `job`.
+
+    Where the job names an epsilon, the noise is calibrated to it over all planned rounds, as if the partner took
+    part in each: taking part in fewer costs less.
+
+    Raises:
+        BadInput: a batch larger than the data, a delta that is not below 1/N, an epsilon out of noise's reach.
+
+    Guarantee: `rounds * local_steps` steps of the returned mechanism cost at most the job's epsilon at its delta.
+    """
+    training, privacy = job.training, job.privacy
+    rate = sampling_rate(batch_size=training.batch_size, examples=examples)
+    if privacy.mechanism != "dp-sgd":
+        return Mechanism(
+            kind="none",
+            max_grad_norm=0.0,
+            noise_multiplier=0.0,
+            sampling_rate=rate,
+            expected_batch=training.batch_size,
+            steps=training.local_steps,
+        )
+    delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
+    if delta >= 1 / examples:
+        raise BadInput(
+            f"expected privacy.delta below 1/N = {1 / examples:.3g} for the partner's {examples} training examples, "
+            f"found {delta:g}",
+            hint="lower privacy.delta: at 1/N it would allow to publish one example outright",
+        )
+    steps = training.rounds * training.local_steps
+    noise = privacy.noise_multiplier or calibrate(
+        target=_given(privacy.epsilon), delta=delta, sampling_rate=rate, steps=steps
+    )
+    return Mechanism(
+        kind="dp-sgd",
+        max_grad_norm=clip,
+        noise_multiplier=noise,
+        sampling_rate=rate,
+        expected_batch=training.batch_size,
+        steps=training.local_steps,
+    )
+
+
+def _given(value: float | None) -> float:
+    if value is None:
+        raise BadInput("expected epsilon, delta and max_grad_norm with dp-sgd, found a gap", hint="load the job anew")
+    return value

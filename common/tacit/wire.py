@@ -1,0 +1,255 @@
+"""What server and partner say to each other: typed messages over plain parcels.
+
+A parcel is arrays and scalars by name; `tacit.link.records` turns it into Flower's records and back. Decoding is
+strict: an unknown, missing or mistyped field is an error, and nothing but data is ever decoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.check import parse
+from tacit.errors import BadInput
+from tacit.job import Job
+from tacit.privacy.events import Event
+
+__all__ = [
+    "EVALUATE",
+    "HELLO",
+    "STATEMENT",
+    "TRAIN",
+    "Ask",
+    "Hello",
+    "Parcel",
+    "Refusal",
+    "Score",
+    "Statement",
+    "Update",
+]
+
+# Message types, as Flower routes them.
+TRAIN = "train"
+EVALUATE = "evaluate"
+HELLO = "query.hello"
+STATEMENT = "query.statement"
+
+Scalar = str | int | float
+_KINDS: dict[str, type] = {"float32": np.float32, "int64": np.int64}
+
+
+@dataclass(frozen=True, repr=False)
+class Parcel:
+    """Arrays (float32 or int64, one dimension) and scalars by name."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    scalars: Mapping[str, Scalar]
+
+    def array(self, name: str, *, dtype: str) -> NDArray[Any]:
+        """The array called `name`. Raises BadInput where it is missing, of another dtype or not a vector."""
+        found = self.arrays.get(name)
+        if found is None or found.dtype != _KINDS[dtype] or found.ndim != 1:
+            shown = "nothing" if found is None else f"{found.dtype} of {found.ndim} dimensions"
+            raise _unfit(f"array {name} of {dtype}", shown)
+        return found
+
+    def text(self, name: str) -> str:
+        """The text called `name`. Raises BadInput."""
+        found = self.scalars.get(name)
+        if not isinstance(found, str):
+            raise _unfit(f"text {name}", type(found).__name__)
+        return found
+
+    def integer(self, name: str) -> int:
+        """The integer called `name`. Raises BadInput."""
+        found = self.scalars.get(name)
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise _unfit(f"integer {name}", type(found).__name__)
+        return found
+
+    def real(self, name: str) -> float:
+        """The finite number called `name`. Raises BadInput."""
+        found = self.scalars.get(name)
+        if not isinstance(found, float) or not np.isfinite(found):
+            raise _unfit(f"finite number {name}", type(found).__name__)
+        return found
+
+    def only(self, *, arrays: set[str], scalars: set[str]) -> None:
+        """Raises BadInput where the parcel holds other names than these."""
+        for found, expected in ((set(self.arrays), arrays), (set(self.scalars), scalars)):
+            if found != expected:
+                raise _unfit(f"fields {sorted(expected)}", str(sorted(found)))
+
+
+@dataclass(frozen=True, repr=False)
+class Ask:
+    """The server asks for training or evaluation.
+
+    Attributes:
+        job: the whole job, so that a partner checks in every message what it is asked to run.
+        run: id of the run, the same after a restart.
+        round: 1-based.
+        attempt: counts the tries at a round.
+        vector: the global model, float32 `[d]`.
+    """
+
+    job: Job
+    run: str
+    round: int
+    attempt: int
+    vector: NDArray[np.float32]
+
+    def pack(self) -> Parcel:
+        scalars: dict[str, Scalar] = {
+            "job": self.job.model_dump_json(),
+            "run": self.run,
+            "round": self.round,
+            "attempt": self.attempt,
+        }
+        return Parcel({"model": self.vector}, scalars)
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Ask:
+        parcel.only(arrays={"model"}, scalars={"job", "run", "round", "attempt"})
+        return cls(
+            job=parse(Job, _object(parcel.text("job")), where="the job"),
+            run=parcel.text("run"),
+            round=parcel.integer("round"),
+            attempt=parcel.integer("attempt"),
+            vector=parcel.array("model", dtype="float32"),
+        )
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A partner's name."""
+
+    name: str
+
+    def pack(self) -> Parcel:
+        return Parcel({}, {"kind": "hello", "name": self.name})
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Hello:
+        parcel.only(arrays=set(), scalars={"kind", "name"})
+        return cls(parcel.text("name"))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A partner declines. The reason is made for the operator's eyes and holds public facts only."""
+
+    name: str
+    reason: str
+
+    def pack(self) -> Parcel:
+        return Parcel({}, {"kind": "refusal", "name": self.name, "reason": self.reason})
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Refusal:
+        parcel.only(arrays=set(), scalars={"kind", "name", "reason"})
+        return cls(parcel.text("name"), parcel.text("reason"))
+
+
+@dataclass(frozen=True, repr=False)
+class Update:
+    """A partner's round.
+
+    Attributes:
+        name: the partner.
+        delta: trained minus global model, float32 `[d]`.
+        counters: int64; the weight of the update where the job weighs by examples, else empty.
+        events: what this partner has released in this run so far.
+        seconds: of training.
+    """
+
+    name: str
+    delta: NDArray[np.float32]
+    counters: NDArray[np.int64]
+    events: tuple[Event, ...]
+    seconds: float
+
+    def pack(self) -> Parcel:
+        return Parcel(
+            {"delta": self.delta, "counters": self.counters},
+            {"kind": "update", "name": self.name, "events": _write_events(self.events), "seconds": self.seconds},
+        )
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Update:
+        parcel.only(arrays={"delta", "counters"}, scalars={"kind", "name", "events", "seconds"})
+        return cls(
+            name=parcel.text("name"),
+            delta=parcel.array("delta", dtype="float32"),
+            counters=parcel.array("counters", dtype="int64"),
+            events=_read_events(parcel.text("events")),
+            seconds=parcel.real("seconds"),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Score:
+    """A partner's evaluation, as integer sums (`tacit.metrics.Counters.to_vector`)."""
+
+    name: str
+    counters: NDArray[np.int64]
+
+    def pack(self) -> Parcel:
+        return Parcel({"counters": self.counters}, {"kind": "score", "name": self.name})
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Score:
+        parcel.only(arrays={"counters"}, scalars={"kind", "name"})
+        return cls(parcel.text("name"), parcel.array("counters", dtype="int64"))
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a partner's ledger holds of one run."""
+
+    name: str
+    events: tuple[Event, ...]
+
+    def pack(self) -> Parcel:
+        return Parcel({}, {"kind": "statement", "name": self.name, "events": _write_events(self.events)})
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Statement:
+        parcel.only(arrays=set(), scalars={"kind", "name", "events"})
+        return cls(parcel.text("name"), _read_events(parcel.text("events")))
+
+
+def _write_events(events: tuple[Event, ...]) -> str:
+    return json.dumps([event.to_json() for event in events])
+
+
+def _read_events(text: str) -> tuple[Event, ...]:
+    found = _json(text)
+    if not isinstance(found, list):
+        raise _unfit("a list of events", type(found).__name__)
+    return tuple(Event.from_json(item) for item in found)
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = _json(text)
+    if not isinstance(found, dict):
+        raise _unfit("an object", type(found).__name__)
+    return found
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _unfit("JSON", str(error)) from None
+
+
+def _unfit(expected: str, found: str) -> BadInput:
+    return BadInput(
+        f"expected {expected} in a message, found {found}", hint="install the same version of tacit on both sides"
+    )

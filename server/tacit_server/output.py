@@ -1,0 +1,93 @@
+"""The output folder of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from tacit.errors import BadInput
+from tacit.job import Job
+
+from tacit_server import checkpoint, events, report
+from tacit_server.checkpoint import RunState
+
+__all__ = ["CHECKPOINT", "LEDGER", "Output", "resolved_toml"]
+
+CHECKPOINT = "checkpoint.safetensors"
+LEDGER = "ledger.db"
+
+
+class Output:
+    """A folder that is made when a run begins and is complete when it ends.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, job: Job) -> None:
+        """Make the folder and put the resolved job there.
+
+        Raises:
+            BadInput: the folder holds something already, or can not be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise BadInput(
+                    f"expected an empty output folder, found files in {self.path}",
+                    hint="choose another --out, or add --resume to go on with that run",
+                )
+            (self.path / "job.resolved.toml").write_text(resolved_toml(job), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(
+                f"expected an output folder that can be written, found {self.path}: {error.strerror}",
+                hint="choose another --out",
+            ) from None
+
+    def keep(self, state: RunState) -> None:
+        """Save `state` as the checkpoint, and its history."""
+        checkpoint.write(self.path / CHECKPOINT, state)
+        lines = "".join(json.dumps(line) + "\n" for line in state.history)
+        checkpoint.write_atomic(self.path / "history.jsonl", lines.encode())
+
+    def last(self, *, job_hash: str) -> RunState:
+        """The state kept last. Raises BadInput."""
+        return checkpoint.read(self.path / CHECKPOINT, job_hash=job_hash)
+
+    def finish(
+        self,
+        job: Job,
+        state: RunState,
+        *,
+        result: Mapping[str, Any],
+        model: Mapping[str, NDArray[np.float32]],
+        best: Mapping[str, NDArray[np.float32]] | None,
+    ) -> None:
+        """Write everything a finished run leaves; `result.json` last, as the sign that all is there."""
+        metadata = {"format": "pt", "job_hash": job.hash()}
+        checkpoint.write_atomic(self.path / "model.safetensors", save(_tight(model), metadata=metadata))
+        if best is not None:
+            checkpoint.write_atomic(self.path / "best.safetensors", save(_tight(best), metadata=metadata))
+        self.keep(state)
+        events.write(self.path / "tensorboard", history=state.history)
+        report.write(self.path / "report.html", result=result, history=state.history, job_toml=resolved_toml(job))
+        text = json.dumps(result, indent=1) + "\n"
+        checkpoint.write_atomic(self.path / "result.json", text.encode())
+
+
+def resolved_toml(job: Job) -> str:
+    """The resolved job as TOML; values left at none are left out, as TOML has no word for them."""
+    return tomli_w.dumps(job.model_dump(mode="json", exclude_none=True))
+
+
+def _tight(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

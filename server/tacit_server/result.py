@@ -1,0 +1,100 @@
+"""What a run came to, as one JSON object (CONTRACT: the keys here are read by other people's scripts)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tacit.job import Job
+from tacit.privacy.accounting import epsilon
+
+from tacit_server.checkpoint import RunState
+
+__all__ = ["result"]
+
+_SCHEMA = 1
+# Whom a mechanism's guarantee holds against; the evaluation counts of held-out examples are outside it.
+_HOLDS_AGAINST = {"none": [], "dp-sgd": ["server", "other partners", "outsiders"]}
+
+
+def result(
+    job: Job,
+    state: RunState,
+    *,
+    engine: str,
+    seed: int | None,
+    parameters: int,
+    secure_noise: bool,
+    data: Mapping[str, Any],
+    wall_s: float,
+) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Args:
+        job: as resolved.
+        state: after the last round.
+        engine: what carried the messages.
+        seed: of a simulation, or None.
+        parameters: of the model.
+        secure_noise: whether the noise came from the operating system.
+        data: what is known of the data and its split; nothing in a real federation.
+        wall_s: seconds of this attempt.
+
+    Guarantee: epsilon is the worst partner's, composed over every event of the run; without a mechanism it is null.
+    """
+    done = [line for line in state.history if line["status"] == "done"]
+    return {
+        "schema": _SCHEMA,
+        "name": job.name,
+        "engine": engine,
+        "seed": seed,
+        "job_hash": job.hash(),
+        "rounds_completed": len(done),
+        "rounds_failed": len(state.history) - len(done),
+        "model": {"kind": job.task.model, "parameters": parameters},
+        "metrics": {
+            "test": _last(state, "test"),
+            "federated": _last(state, "federated"),
+            "best": vars(state.best) if state.best else None,
+        },
+        "privacy": _privacy(job, state, secure_noise=secure_noise),
+        "aggregation": {
+            "secure": job.aggregation.secure,
+            "dropouts": sum(len(line["dropouts"]) for line in state.history),
+        },
+        "data": dict(data),
+        "timing": {
+            "wall_s": wall_s,
+            "train_s": sum(line["seconds"]["train"] for line in state.history),
+            "secagg_s": 0.0,
+            "evaluate_s": sum(line["seconds"]["evaluate"] for line in state.history),
+        },
+    }
+
+
+def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]:
+    mechanism, delta = job.privacy.mechanism, job.privacy.delta
+    found = {} if delta is None else {n: epsilon(events, delta=delta) for n, events in state.events.items()}
+    finite = {name: value if math.isfinite(value) else None for name, value in found.items()}
+    worst = max(found.values(), default=0.0)
+    return {
+        "mechanism": mechanism,
+        "unit": None if mechanism == "none" else "example",
+        "adjacency": None if mechanism == "none" else "add-remove",
+        "delta": delta,
+        "epsilon_target": job.privacy.epsilon,
+        "epsilon": worst if delta is not None and math.isfinite(worst) else None,
+        "epsilon_by_partner": finite,
+        "events_by_partner": {
+            name: [event.model_dump(mode="json", exclude={"version"}) for event in events]
+            for name, events in state.events.items()
+        },
+        "accountant": None if mechanism == "none" else "pld",
+        "secure_noise": secure_noise,
+        "holds_against": _HOLDS_AGAINST[mechanism],
+    }
+
+
+def _last(state: RunState, key: str) -> dict[str, Any] | None:
+    return next((line[key] for line in reversed(state.history) if line[key]), None)

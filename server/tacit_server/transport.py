@@ -1,0 +1,89 @@
+"""Messages to partners and their answers, with bounded waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from tacit.errors import JobFailed
+from tacit.link.records import to_parcel, to_records
+from tacit.wire import Parcel
+
+__all__ = ["Failure", "exchange", "wait_for_nodes"]
+
+_SHORTEST_PAUSE = 0.005  # seconds; doubles while nothing comes, so that an idle server rests
+_LONGEST_PAUSE = 0.1
+
+
+class Failure(str):
+    """Why a partner's answer is missing although its machine said something."""
+
+    __slots__ = ()
+
+
+def wait_for_nodes(grid: Grid, *, least: int, timeout: float) -> list[int]:
+    """The ids of the nodes that are there, in rising order, once there are at least `least`.
+
+    Raises:
+        JobFailed: fewer than that after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) >= least:
+            return nodes
+        if time.monotonic() > deadline:
+            raise JobFailed(
+                f"expected at least {least} partners within {timeout:g} s, found {len(nodes)}",
+                hint="start more partners, or lower aggregation.min_cohort",
+            )
+        time.sleep(_LONGEST_PAUSE)
+
+
+def exchange(
+    grid: Grid, parcel: Parcel, *, kind: str, nodes: list[int], timeout: float, group: str, stop: threading.Event
+) -> Iterator[tuple[int, Parcel | Failure]]:
+    """Send one parcel to every node and yield the answers as they come, at most one a node.
+
+    A node that has not answered after `timeout` seconds is left out: its answer, should it still come, is never
+    looked at.
+
+    Args:
+        parcel: the same for all; its arrays are encoded once.
+        kind: Flower's message type.
+        nodes: ids of the receivers.
+        timeout: seconds, for all answers together.
+        group: Flower's group id, here the round.
+        stop: set from another thread to leave.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
+    """
+    content = to_records(parcel)
+    messages = [Message(content, node, kind, ttl=timeout + 60.0, group_id=group) for node in nodes]
+    deadline = time.monotonic() + timeout
+    waiting = {name for name in grid.push_messages(messages) if name}
+    pause = _SHORTEST_PAUSE
+    while waiting:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        answers = list(grid.pull_messages(waiting))
+        for answer in answers:
+            waiting.discard(answer.metadata.reply_to_message_id)
+            yield answer.metadata.src_node_id, _read(answer)
+        if time.monotonic() > deadline:
+            return
+        if answers:
+            pause = _SHORTEST_PAUSE
+        elif waiting:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _read(answer: Message) -> Parcel | Failure:
+    if answer.has_error():
+        return Failure(answer.error.reason)
+    return to_parcel(answer.content)

@@ -1,0 +1,140 @@
+"""From partners' updates to the next global model, by Flower's own strategies.
+
+A strategy is handed the mean as one reply, so that it sees under secure aggregation what it sees without. Those
+that choose among single updates (Krum, Bulyan, median, trimmed mean) get one reply a partner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
+from numpy.typing import NDArray
+from tacit.errors import JobFailed
+from tacit.job import NEEDS_SINGLE_UPDATES, TrainingSection
+
+__all__ = ["Mean", "ServerOptimizer"]
+
+_KEY = "vector"
+
+Vector = NDArray[np.float32]
+
+
+class Mean:
+    """The weighted mean of vectors that come one at a time; holds one float64 vector, whatever their number."""
+
+    def __init__(self, length: int) -> None:
+        self._sum = np.zeros(length, dtype=np.float64)
+        self._weight = 0
+
+    def add(self, delta: Vector, *, weight: int) -> None:
+        """Count `delta` (float32 `[d]`) `weight` times."""
+        self._sum += delta if weight == 1 else np.multiply(delta, weight, dtype=np.float64)
+        self._weight += weight
+
+    def value(self) -> NDArray[np.float64]:
+        """float64 `[d]`."""
+        return self._sum / self._weight
+
+
+class ServerOptimizer:
+    """One of Flower's strategies, with its state between rounds.
+
+    Args:
+        training: names the strategy and its options.
+        start: the first global model, float32 `[d]`.
+    """
+
+    def __init__(self, training: TrainingSection, start: Vector) -> None:
+        self.single = training.server_strategy in NEEDS_SINGLE_UPDATES
+        self._strategy = _strategy(training.server_strategy, training.server_options)
+        if isinstance(self._strategy, flower.FedAvgM):
+            self._strategy.current_arrays = _record(start)
+
+    def step(self, round_number: int, current: Vector, deltas: list[NDArray[np.floating]]) -> Vector:
+        """The next global model: `deltas` is the mean alone, or every partner's where `single`.
+
+        Raises:
+            JobFailed: the strategy gave no model, or one with NaN or infinity.
+        """
+        if isinstance(self._strategy, _FED_OPT):
+            self._strategy.current_arrays = {_KEY: current.astype(np.float64)}
+        replies = [_reply(current + delta.astype(np.float64)) for delta in deltas]
+        arrays, _ = self._strategy.aggregate_train(round_number, replies)
+        if arrays is None:
+            raise JobFailed("expected a model from the server strategy, found none", hint="check the partners' replies")
+        vector = np.asarray(arrays[_KEY].numpy(), dtype=np.float32)
+        if not np.isfinite(vector).all():
+            raise JobFailed(
+                "expected a finite global model, found NaN or infinity",
+                hint="lower training.learning_rate or the server's step size",
+            )
+        return vector
+
+    def state(self) -> dict[str, NDArray[np.floating]]:
+        """What must survive a restart, as arrays by name."""
+        found: dict[str, NDArray[np.floating]] = {}
+        for name in ("m_t", "v_t"):
+            moment = getattr(self._strategy, name, None)
+            if moment:
+                found[name] = np.asarray(moment[_KEY])
+        if isinstance(self._strategy, flower.FedAvgM):
+            found["current"] = _vector(self._strategy.current_arrays)
+            if self._strategy.momentum_vector is not None:
+                found["momentum"] = np.asarray(self._strategy.momentum_vector[0])
+        return found
+
+    def restore(self, state: Mapping[str, NDArray[np.floating]]) -> None:
+        """The opposite of `state`."""
+        for name in ("m_t", "v_t"):
+            if name in state:
+                setattr(self._strategy, name, {_KEY: state[name]})
+        if isinstance(self._strategy, flower.FedAvgM) and "current" in state:
+            self._strategy.current_arrays = _record(state["current"])
+            if "momentum" in state:
+                self._strategy.momentum_vector = [state["momentum"]]
+
+
+_FED_OPT = (flower.FedAdam, flower.FedAdagrad, flower.FedYogi)
+
+
+def _strategy(name: str, options: Mapping[str, float]) -> flower.FedAvg:
+    numbers = dict(options)
+    counts = {key: int(numbers[key]) for key in ("num_malicious_nodes", "num_nodes_to_select") if key in numbers}
+    match name:
+        case "fedavg":
+            return flower.FedAvg()
+        case "fedavgm":
+            return flower.FedAvgM(**numbers)
+        case "fedadam":
+            return flower.FedAdam(**numbers)
+        case "fedyogi":
+            return flower.FedYogi(**numbers)
+        case "fedadagrad":
+            return flower.FedAdagrad(**numbers)
+        case "fedmedian":
+            return flower.FedMedian()
+        case "fedtrimmedavg":
+            return flower.FedTrimmedAvg(**numbers)
+        case "krum":
+            return flower.Krum(**counts)
+        case "multikrum":
+            return flower.MultiKrum(**counts)
+        case "bulyan":
+            return flower.Bulyan(**counts)
+    raise JobFailed(f"expected a known server strategy, found {name}", hint="load the job anew")
+
+
+def _record(vector: NDArray[np.floating]) -> ArrayRecord:
+    return ArrayRecord({_KEY: Array(np.ascontiguousarray(vector))})
+
+
+def _vector(record: ArrayRecord) -> NDArray[np.floating]:
+    return np.asarray(record[_KEY].numpy())
+
+
+def _reply(vector: NDArray[np.float64]) -> Message:
+    content = RecordDict({"arrays": _record(vector), "metrics": MetricRecord({"num-examples": 1})})
+    return Message(content, 0, "train")

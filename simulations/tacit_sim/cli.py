@@ -1,0 +1,168 @@
+"""The command tacit-sim.
+
+Rules of the terminal: results on stdout; `error: ...` and `hint: ...` on stderr, in lower case and without a final
+period; exit 0 on success, 1 on a failed job, 2 on bad usage or bad input, 130 on Ctrl-C; a traceback only with
+--verbose. Long work shows a progress bar on a terminal and a line a round otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tacit.errors import BadInput, TacitError
+from tacit.job import load
+
+__all__ = ["main"]
+
+_DEMO = Path(__file__).parent / "presets" / "digits-demo.toml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own by default) and return the exit code."""
+    _quiet_environment()
+    try:
+        args = _parser().parse_args(argv)
+        logging.basicConfig(level=logging.INFO if args.verbose else logging.ERROR, format="%(message)s")
+        code: int = args.act(args)
+        return code
+    except KeyboardInterrupt:
+        return _tell("interrupted", "the checkpoint of the last round is kept; go on with --resume", 130)
+    except TacitError as error:
+        if "args" in locals() and args.verbose:
+            traceback.print_exc()
+        return _tell(error.message, error.hint, error.exit_code)
+
+
+def _quiet_environment() -> None:
+    """Before any import of flwr or ray, which read these: nothing is sent anywhere, nothing is chatted."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _tell(message: str, hint: str, code: int) -> int:
+    one_line = " ".join(message.split())
+    print(f"error: {one_line}\nhint: {' '.join(hint.split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"expected a command line as in --help, found that {message}", hint=f"see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tacit-sim", description="whole federations on this machine")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="tracebacks and progress of every part")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser("run", parents=[common], help="simulate a job")
+    run.add_argument("job", type=Path, help="the job file")
+    _add_run_flags(run)
+    run.set_defaults(act=_run)
+
+    demo = commands.add_parser("demo", parents=[common], help="a small federation on embedded data")
+    _add_run_flags(demo)
+    demo.set_defaults(act=_run, job=_DEMO)
+
+    data = commands.add_parser("data", help="known data sets").add_subparsers(
+        required=True, metavar="ACTION", parser_class=_Parser
+    )
+    listing = data.add_parser("list", parents=[common], help="names of the known data sets")
+    listing.set_defaults(act=_data_list)
+    get = data.add_parser("get", parents=[common], help="fetch a known data set from the Hugging Face hub")
+    get.add_argument("name")
+    get.add_argument("--data", type=Path, help="folder to put it in (default: TACIT_DATA)")
+    get.set_defaults(act=_data_get)
+    return parser
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=("inline", "ray"), default="inline", help="default: %(default)s")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of the job")
+    parser.add_argument("--seed", type=int, help="the same as --set simulation.seed=N")
+    parser.add_argument("--out", type=Path, help="output folder (default: a new one under runs/)")
+    parser.add_argument("--data", type=Path, help="folder of the known data sets (default: TACIT_DATA)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def _run(args: argparse.Namespace) -> int:
+    overrides = [*args.set, *([] if args.seed is None else [f"simulation.seed={args.seed}"])]
+    job = load(args.job, overrides=overrides)
+    if args.resume and args.out is None:
+        raise BadInput("expected --out with --resume, found none", hint="name the folder of the run to go on with")
+    out = args.out or _new_folder(job.name)
+    stop = _stop_on_interrupt()
+
+    from tacit_sim.progress import Progress
+    from tacit_sim.simulation import simulate
+
+    with Progress(job.training.rounds) as progress:
+        result = simulate(
+            job, engine=args.engine, data=args.data, out=out, resume=args.resume, progress=progress.show, stop=stop
+        )
+    _print_summary(result, out)
+    return 0
+
+
+def _stop_on_interrupt() -> threading.Event:
+    """An event that Ctrl-C sets, besides the usual exception: under ray the rounds run beside the main thread."""
+    stop = threading.Event()
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        stop.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)
+    return stop
+
+
+def _new_folder(name: str) -> Path:
+    base = Path("runs")
+    taken = (base / (name if n == 1 else f"{name}-{n}") for n in range(1, 10**6))
+    return next(path for path in taken if not path.exists())
+
+
+def _print_summary(result: dict[str, Any], out: Path) -> None:
+    scores, privacy = result["metrics"]["test"] or {}, result["privacy"]
+    print(f"rounds    {result['rounds_completed']} done, {result['rounds_failed']} abandoned")
+    if scores:
+        print(f"accuracy  {100 * scores['accuracy']:.2f} % on the test set (macro F1 {scores['macro_f1']:.3f})")
+    if privacy["epsilon"] is None:
+        print("epsilon   none: this run gives no privacy guarantee")
+    else:
+        print(f"epsilon   {privacy['epsilon']:.3f} at delta {privacy['delta']:g} (the partner that spent most)")
+    print(f"report    {out / 'report.html'}")
+
+
+def _data_list(args: argparse.Namespace) -> int:
+    from tacit_sim.known import names
+
+    print("\n".join(names()))
+    return 0
+
+
+def _data_get(args: argparse.Namespace) -> int:
+    from tacit_sim.known import fetch
+
+    folder = args.data or (Path(os.environ["TACIT_DATA"]) if os.environ.get("TACIT_DATA") else None)
+    if folder is None:
+        raise BadInput("expected a folder for the data, found none", hint="give --data DIR or set TACIT_DATA")
+    print(fetch(args.name, data=folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
