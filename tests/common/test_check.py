@@ -58,6 +58,14 @@ def test_a_hooked_layer_passes_and_has_right_gradients_by_example(layer, shape):
         hooked.remove_hooks()
 
 
+def test_opacus_still_ignores_padding_idx():
+    layer = nn.Embedding(3, 2, padding_idx=0)
+    hooked = GradSampleModule(layer, loss_reduction="sum")
+    hooked(torch.tensor([[0, 1]])).sum().backward()
+    assert layer.weight.grad[0].tolist() == [0, 0]
+    assert layer.weight.grad_sample[0, 0].tolist() == [1, 1]
+
+
 class _Direct(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -99,6 +107,7 @@ REFUSED = [
     (_OwnLinear(2, 2), "_OwnLinear", "Linear"),
     (_buffered(), "Tanh", "requires_grad=False"),
     (nn.Embedding(3, 3, max_norm=1.0), "Embedding", "max_norm"),
+    (nn.Embedding(3, 3, padding_idx=0), "Embedding", "padding_idx"),
     (nn.Embedding(3, 3, scale_grad_by_freq=True), "Embedding", "scale_grad_by_freq"),
     (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "Conv2d", "padding_mode"),
 ]

@@ -130,6 +130,7 @@ def test_options_from_a_job():
             ],
         ),
         ({"classes": 1, "shape": [8, 8]}, ["expected greater than or equal to 2, found 1 at task.options.classes"]),
+        ({"classes": 2, "shape": "8x8"}, ["expected a list, found '8x8' at task.options.shape"]),
         ({"classes": 2, "shape": [3, 8]}, ["found [3, 8] at task.options.shape"]),
     ],
 )
@@ -148,17 +149,19 @@ def test_an_unknown_model_is_answered_with_the_known():
 @pytest.mark.parametrize("shape", [(8, 6), (8, 6, 1), (8, 6, 3)])
 def test_images_are_scaled_by_constants(shape):
     images = np.zeros((2, *shape), dtype=np.uint8)
+    images[0, 0, 0] = 51
     images[1, 7, 5] = 255
     examples = _examples(images, [0, 1])
     options = parse_options(IMAGE, "cnn", IMAGE.infer(examples))
     (x,) = (encoded := IMAGE.encode(options, examples)).inputs
     assert x.shape == (2, 3 if shape[2:] == (3,) else 1, 8, 6)
     assert x.dtype == torch.float32
-    assert (x[0] == -1).all()
+    assert (x[:, :, 1:7] == -1).all()
+    torch.testing.assert_close(x[0, :, 0, 0], torch.full((x.shape[1],), -0.6))
     assert (x[1, :, 7, 5] == 1).all()
     assert encoded.targets.tolist() == [0, 1]
     # What else is in the batch does not change an example.
-    torch.testing.assert_close(IMAGE.encode(options, examples.take(np.array([1]))).inputs[0], x[1:])
+    torch.testing.assert_close(IMAGE.encode(options, examples.take(np.array([0]))).inputs[0], x[:1])
 
 
 def test_an_image_and_the_same_with_one_channel_are_the_same_to_the_options():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tacit.errors import BadInput
-from tacit.models import Attention, TransformerOptions, build_transformer, check_independent, check_private
+from tacit.models import Attention, TransformerOptions, build_transformer, check_independent, check_private, transformer
 
 torch.set_num_threads(1)
 
@@ -72,6 +72,22 @@ def test_logits_are_finite_and_do_not_depend_on_company_or_padding(words, seed):
     assert torch.isfinite(together).all()
     torch.testing.assert_close(alone, together)
     torch.testing.assert_close(network(other_padding, positions, mask), together)
+
+
+def test_an_empty_text_is_finite_with_a_kernel_that_has_no_softmax_over_nothing(monkeypatch):
+    def plain(query, key, value, *, attn_mask):
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        return scores.masked_fill(~attn_mask, -torch.inf).softmax(-1) @ value
+
+    network, inputs = _network(), _batch([0, 4])
+    expected = network(*inputs)
+    monkeypatch.setattr(transformer, "scaled_dot_product_attention", plain)
+    logits = network(*inputs)
+    torch.testing.assert_close(logits, expected)
+    logits.sum().backward()
+    gradients = [p.grad for p in network.parameters()]
+    assert len(gradients) == 38
+    assert all(torch.isfinite(g).all() for g in gradients)
 
 
 def test_words_and_their_order_change_the_logits():

@@ -136,7 +136,7 @@ class Transformer(nn.Module):
             mask: bool `[n, length]`, false where a token is padding. An example that is all padding is a
                 text without words: its vector is zero.
         """
-        # A softmax over nothing is NaN; what an empty text attends to is masked out of the mean below.
+        # A softmax over nothing is NaN in some kernels; what an empty text attends to is masked out of the mean.
         attended = mask | ~mask.any(dim=1, keepdim=True)
         x = self.tokens(ids) + self.positions(positions)
         for block in self.blocks:

@@ -120,6 +120,8 @@ def _fault(details: ErrorDetails, options: type[Options]) -> str:
             return f"expected one of {_keys(options)}, found an unknown key at {place}"
         case "missing":
             return f"expected a value, found none at {place}"
+        case "tuple_type":
+            return f"expected a list, found {details['input']!r} at {place}"
     expected = details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"expected {expected[:1].lower()}{expected[1:]}, found {details['input']!r} at {place}"
 
