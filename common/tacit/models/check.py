@@ -134,15 +134,21 @@ def _mixing(module: nn.Module) -> tuple[str, str] | None:
             return "a mean over the batch", "replace it by GroupNorm or LayerNorm"
         case _InstanceNorm(track_running_stats=True):
             return "running statistics of the examples", "set track_running_stats=False"
-        case nn.Embedding(max_norm=float() | int()):
-            return "weights that a forward pass rescales", "leave max_norm out"
-        case nn.Embedding(padding_idx=int()):
-            # The hook gives the padding's row a gradient all the same.
-            return "a padding row whose gradient by example is wrong", "leave padding_idx out, and mask padding"
-        case nn.Embedding(scale_grad_by_freq=True):
-            return "gradients scaled by counts over the batch", "set scale_grad_by_freq=False"
+        case nn.Embedding():
+            return _embedding(module)
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d() if module.padding_mode != "zeros":
             return f'padding "{module.padding_mode}" without gradients by example', 'set padding_mode="zeros"'
+    return None
+
+
+def _embedding(layer: nn.Embedding) -> tuple[str, str] | None:
+    if layer.max_norm is not None:
+        return "weights that a forward pass rescales", "leave max_norm out"
+    if layer.scale_grad_by_freq:
+        return "gradients scaled by counts over the batch", "set scale_grad_by_freq=False"
+    if layer.padding_idx is not None:
+        # The hook gives the padding's row a gradient all the same.
+        return "a padding row whose gradient by example is wrong", "leave padding_idx out, and mask padding"
     return None
 
 
