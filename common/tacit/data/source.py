@@ -1,0 +1,49 @@
+"""What every reader gives: named columns of one file or folder, fetched when asked for.
+
+Rows are counted from 1 in messages, a header not included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.errors import BadInput
+
+__all__ = ["Source", "corrupt", "listed"]
+
+
+@dataclass(frozen=True, repr=False)
+class Source:
+    """One data file or folder, opened and not yet read.
+
+    Attributes:
+        place: its path as messages name it.
+        names: the columns or arrays in it.
+        take: `(names) -> {name: values [n, ...]}`. Raises BadInput where the content is unreadable.
+    """
+
+    place: str
+    names: tuple[str, ...]
+    take: Callable[[tuple[str, ...]], Mapping[str, NDArray[np.generic]]]
+
+
+def corrupt(path: Path, *, kind: str) -> BadInput:
+    """The error for a file that is not whole or not of its format.
+
+    Guarantee: it quotes nothing that a parser said, because parsers quote the data.
+    """
+    return BadInput(
+        f"expected a whole {kind} file, found a truncated or corrupt one at {path}",
+        hint="copy or export the file again, or name its real format",
+    )
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """`a, b, c`, or `none`; at most twelve names."""
+    shown = ", ".join(names[:12]) or "none"
+    return shown if len(names) <= 12 else f"{shown} and {len(names) - 12} more"

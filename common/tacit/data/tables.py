@@ -1,0 +1,160 @@
+"""Tables with named columns: csv, tsv, jsonl and parquet, the text formats also with .gz.
+
+Every cell of csv and tsv is read as text and nothing is guessed, so that a message "NA" or a class "01" stays
+what it is; a row with more or fewer fields than the header is an error and never padded. In csv a field may stand
+in double quotes (RFC 4180); in tsv a quote is a character like others.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.data.source import Source, corrupt
+from tacit.errors import BadInput
+
+__all__ = ["delimited", "jsonl", "parquet"]
+
+_Columns = Mapping[str, NDArray[np.generic]]
+_UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
+
+
+def delimited(path: Path, *, delimiter: str) -> Source:
+    """A csv (`,`) or tsv (tab) file in UTF-8 whose first line names the columns.
+
+    Raises:
+        BadInput: empty, corrupt, two columns of one name, or (on `take`) a row that does not fit the header.
+    """
+    header = next(_rows(path, delimiter), [])
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise BadInput(f"expected one column of each name, found {twice[0]} twice in {path}", hint="rename one of them")
+    return Source(str(path), tuple(header), lambda names: _fields(path, delimiter, header, names))
+
+
+def jsonl(path: Path) -> Source:
+    """A file in UTF-8 with one JSON object a line; its columns are the keys of the first.
+
+    Raises:
+        BadInput: empty or corrupt, or a line that is no JSON object.
+    """
+    rows = [_object(line, number, path) for number, line in enumerate(_lines(path), start=1) if line.strip()]
+    keys = tuple(rows[0]) if rows else ()
+    return Source(str(path), keys, lambda names: {name: _values(rows, name) for name in names})
+
+
+def parquet(path: Path) -> Source:
+    """A parquet file.
+
+    Raises:
+        BadInput: truncated or corrupt.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def take(names: tuple[str, ...]) -> _Columns:
+        try:
+            with path.open("rb") as stream:
+                table = pq.read_table(stream, columns=list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise corrupt(path, kind="parquet") from error
+        return {name: _array(table.column(name)) for name in names}
+
+    try:
+        with path.open("rb") as stream:
+            columns = tuple(pq.read_schema(stream).names)
+    except (pa.ArrowException, OSError) as error:
+        raise corrupt(path, kind="parquet") from error
+    return Source(str(path), columns, take)
+
+
+def _array(column: Any) -> NDArray[np.generic]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers: NDArray[np.generic] = column.to_numpy()
+        return numbers
+    return _column(column.to_pylist())
+
+
+def _column(values: list[Any]) -> NDArray[np.object_]:
+    # filled one by one: numpy would make a matrix of equally long lists
+    column = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        column[i] = value
+    return column
+
+
+def _opened(path: Path) -> IO[str]:
+    # utf-8-sig drops the mark that spreadsheets put in front
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with _opened(path) as stream:
+            yield from stream
+    except _UNREADABLE as error:
+        raise corrupt(path, kind="UTF-8 text") from error
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
+    """The rows with any field at all, the header first."""
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.reader(_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
+    try:
+        yield from (row for row in reader if row)
+    except csv.Error as error:
+        raise BadInput(
+            f"expected fields separated by {delimiter!r}, found a break of that form in line {reader.line_num} "
+            f"of {path}: {error}",
+            hint="close every double quote and double those inside a quoted field",
+        ) from error
+
+
+def _fields(path: Path, delimiter: str, header: list[str], names: tuple[str, ...]) -> _Columns:
+    places = [header.index(name) for name in names]
+    columns: list[list[str]] = [[] for _ in names]
+    rows = _rows(path, delimiter)
+    next(rows)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise BadInput(
+                f"expected {len(header)} fields as in the header, found {len(row)} in row {number} of {path}",
+                hint="mend the row; a field that contains the separator stands in double quotes",
+            )
+        for column, place in zip(columns, places, strict=True):
+            column.append(row[place])
+    return {name: _column(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _object(line: str, number: int, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise BadInput(
+            f"expected a JSON object in every line, found broken JSON in line {number} of {path}",
+            hint="write one complete object a line",
+        ) from error
+    if not isinstance(found, dict):
+        raise BadInput(
+            f"expected a JSON object in every line, found a {type(found).__name__} in line {number} of {path}",
+            hint='write lines like {"text": "...", "label": "..."}',
+        )
+    return found
+
+
+def _values(rows: list[dict[str, Any]], name: str) -> NDArray[np.object_]:
+    # a key that is absent is a missing value, which the caller refuses with the row's number
+    return _column([row.get(name) for row in rows])
