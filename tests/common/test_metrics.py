@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
 from tacit import metrics
 from tacit.errors import BadInput
 from tacit.metrics import LOSS_LIMIT, LOSS_UNIT, Counters

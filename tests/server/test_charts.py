@@ -6,6 +6,7 @@ import warnings
 from xml.etree import ElementTree
 
 import pytest
+
 from tacit_server import charts
 
 _NASTY = "$\\frac$</text><script>-->病院"

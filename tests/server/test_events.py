@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from tacit_server import events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tacit_server import events
 
 _HISTORY = [
     {

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tacit.errors import BadInput
 from tacit_server import report
 
@@ -171,7 +172,7 @@ def test_odd_names_do_not_cost_the_report(tmp_path, names):
 def test_a_run_without_privacy_shows_no_epsilon(words):
     text = words(_run(1, 1, mechanism="none", secure=False), job='[privacy]\nmechanism = "none"\n')
     assert "No privacy guarantee." in text
-    assert "without noise. Training examples can be rebuilt" in text
+    assert "without noise. Training examples can often be rebuilt" in text
     assert "ε =" not in text
     assert "Epsilon" not in text
     assert "holds against" not in text
