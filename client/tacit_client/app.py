@@ -9,11 +9,11 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
+
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
 from tacit.wire import Ask, Hello, Parcel, Refusal
-
 from tacit_client import partner
 from tacit_client.partner import Site
 from tacit_client.train import Trainer

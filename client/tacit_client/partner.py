@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+
 from tacit.privacy.events import merge
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
 from tacit.wire import Ask, Score, Statement, Update
-
 from tacit_client.ledger import Ledger, Release
 from tacit_client.train import Shard, Trainer
 

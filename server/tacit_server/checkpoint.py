@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
 from tacit.errors import BadInput
 from tacit.privacy.events import Event
 

@@ -11,9 +11,9 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 from safetensors.numpy import save
+
 from tacit.errors import BadInput
 from tacit.job import Job
-
 from tacit_server import checkpoint, events, report
 from tacit_server.checkpoint import RunState
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
-
 from tacit_server.checkpoint import RunState
 
 __all__ = ["result"]

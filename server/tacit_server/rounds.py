@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
+
 from tacit.errors import BadInput, JobFailed
 from tacit.job import Job
 from tacit.metrics import Counters, Scores
@@ -19,7 +20,6 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
 from tacit.wire import EVALUATE, HELLO, STATEMENT, TRAIN, Ask, Hello, Parcel, Refusal, Score, Statement, Update
-
 from tacit_server.checkpoint import Best, RunState
 from tacit_server.transport import Failure, exchange, wait_for_nodes
 from tacit_server.update import Mean, ServerOptimizer

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
 from tacit.errors import JobFailed
 from tacit.link.records import to_parcel, to_records
 from tacit.wire import Parcel

@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from numpy.typing import NDArray
+
 from tacit.errors import JobFailed
 from tacit.job import NEEDS_SINGLE_UPDATES, TrainingSection
 

@@ -10,9 +10,9 @@ from typing import Any
 from flwr.app import Context, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+
 from tacit.errors import BadInput
 from tacit.job import SimulationSection
-
 from tacit_sim.grid import InlineGrid
 
 __all__ = ["ENGINES", "quiet", "run_inline", "run_ray"]

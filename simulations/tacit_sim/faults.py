@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
+
 from tacit.privacy.randomness import Randomness
 from tacit.wire import TRAIN
 

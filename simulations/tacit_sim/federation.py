@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
+from torch import nn
+
 from tacit.data.examples import Examples
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
@@ -22,8 +24,6 @@ from tacit_client.app import Desk, make_client_app
 from tacit_client.ledger import Ledger
 from tacit_client.partner import Site
 from tacit_client.train import Shard, Trainer, pick_device
-from torch import nn
-
 from tacit_sim import known, partition
 from tacit_sim.faults import vanishing
 

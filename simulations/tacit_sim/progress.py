@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any, Self
 
+from tqdm import tqdm
+
 from tacit.job import Job
 from tacit_server.checkpoint import RunState
-from tqdm import tqdm
 
 __all__ = ["Progress"]
 

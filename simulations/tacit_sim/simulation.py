@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
+
 from tacit import vector as vectors
 from tacit.errors import JobFailed
 from tacit.evaluate import evaluate
@@ -22,8 +24,6 @@ from tacit_server.checkpoint import RunState
 from tacit_server.output import LEDGER, Output
 from tacit_server.result import result
 from tacit_server.rounds import Setup
-from torch import nn
-
 from tacit_sim.engine import run_inline, run_ray
 from tacit_sim.federation import Spec, World, build_network, client_app, prepare
 

@@ -1,0 +1,25 @@
+"""The C library's allocator, told to keep what training frees."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+__all__ = ["keep_freed_memory"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
+_BYTES = 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed blocks of up to 1 GiB instead of giving them back to the kernel.
+
+    Every step of training allocates the same large tensors; taking them from the kernel each time costs up to a
+    third of a step on a CPU, in page faults. Speed only; without effect where the C library is another.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _BYTES)
