@@ -62,7 +62,8 @@ def _candidates(line: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     for where in ("test", "federated"):
         for name in ("accuracy", "loss", "macro_f1"):
             yield f"{where}/{name}", (line.get(where) or {}).get(name)
-    yield "epsilon/max", max((line.get("epsilon_by_partner") or {}).values(), default=None)
+    spent = [value for value in (line.get("epsilon_by_partner") or {}).values() if value is not None]
+    yield "epsilon/max", max(spent, default=None)
     for phase, seconds in (line.get("seconds") or {}).items():
         yield f"seconds/{phase}", seconds
     yield "partners/answered", line.get("answered")

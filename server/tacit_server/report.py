@@ -35,7 +35,7 @@ _NEEDED = {
     "metrics": (),
     "privacy": ("mechanism", "unit", "adjacency", "delta", "epsilon", "epsilon_by_partner", "secure_noise"),
     "aggregation": ("secure",),
-    "data": ("dataset", "partners"),
+    "data": (),
     "timing": ("wall_s",),
 }
 
@@ -44,10 +44,10 @@ _FALSE_ALARMS = (0.001, 0.01, 0.1)
 
 @dataclass(frozen=True)
 class _Row:
-    """A partner's line in the table; `events` are (sampling rate, noise multiplier, steps)."""
+    """A partner's line in the table, None where unknown; `events` are (sampling rate, noise multiplier, steps)."""
 
     name: str
-    examples: int
+    examples: int | None
     holdout: int | None
     epsilon: float | None
     events: Sequence[tuple[float | None, float | None, int]]
@@ -71,12 +71,13 @@ def write(path: Path, *, result: _Json, history: Sequence[_Json], job_toml: str)
         job_toml: the resolved job.
 
     Raises:
-        BadInput: a schema other than 1, a part of the result that is missing, an epsilon that does not fit
-            the mechanism, or a job that is not TOML.
+        BadInput: a schema other than 1, a part of the result that is missing, an epsilon without a
+            mechanism, or a job that is not TOML.
         OSError: the file can not be written.
 
-    Guarantee: epsilon and what follows from it are rounded up, never down; a run with mechanism "none" shows no
-    epsilon; a run whose noise came from a seed says at the top that it protects nobody.
+    Guarantee: epsilon and what follows from it are rounded up, never down; a run without a mechanism, or whose
+    mechanism has no finite epsilon, is said to have no guarantee and shows none; a run whose noise came from a
+    seed says at the top that it protects nobody.
     """
     _check(result)
     page = _render(result, history, job_toml)
@@ -109,11 +110,8 @@ def _check(result: _Json) -> None:
         if missing:
             raise _bad(f"expected {missing[0]} in the result, found none")
     privacy = result["privacy"]
-    if (privacy["mechanism"] == "none") != (privacy["epsilon"] is None):
-        raise _bad(
-            "expected an epsilon with every mechanism but none, "
-            f"found mechanism {privacy['mechanism']} and epsilon {privacy['epsilon']}"
-        )
+    if privacy["mechanism"] == "none" and privacy["epsilon"] is not None:
+        raise _bad(f"expected no epsilon with mechanism none, found {privacy['epsilon']}")
 
 
 def _bad(message: str) -> BadInput:
@@ -134,6 +132,8 @@ def _render(result: _Json, history: Sequence[_Json], job_toml: str) -> str:
         scores=scores,
         commonest=_commonest(scores),
         rows=rows,
+        partners=len(rows) or max((line["asked"] for line in history), default=0),
+        examples=sum(row.examples or 0 for row in rows),
         has_epsilon=any(row.epsilon is not None for row in rows),
         target=(target := _target(job_toml)),
         powers=_powers(result["privacy"]),
@@ -152,7 +152,7 @@ def _charts(result: _Json, history: Sequence[_Json], *, scores: _Json, target: f
         "accuracy": charts.accuracy(history),
         "loss": charts.loss(history),
         "epsilon": "" if result["privacy"]["epsilon"] is None else charts.epsilon(history, target=target),
-        "split": charts.split(result["data"]["partners"], classes=classes),
+        "split": charts.split(result["data"].get("partners") or {}, classes=classes),
         "seconds": charts.seconds(history),
         "confusion": charts.confusion(scores["confusion"], classes=classes) if scores.get("confusion") else "",
     }
@@ -160,12 +160,14 @@ def _charts(result: _Json, history: Sequence[_Json], *, scores: _Json, target: f
 
 
 def _rows(result: _Json) -> list[_Row]:
+    holdings = result["data"].get("partners") or {}  # a server in the field does not know them
     epsilons = result["privacy"]["epsilon_by_partner"] or {}
     events = result["privacy"].get("events_by_partner") or {}
-    return [
-        _Row(name, partner["examples"], partner.get("holdout"), epsilons.get(name), _sum_events(events.get(name, ())))
-        for name, partner in result["data"]["partners"].items()
-    ]
+    rows = []
+    for name in [*holdings, *(name for name in epsilons if name not in holdings)]:
+        examples, holdout = (holdings.get(name, {}).get(key) for key in ("examples", "holdout"))
+        rows.append(_Row(name, examples, holdout, epsilons.get(name), _sum_events(events.get(name, ()))))
+    return rows
 
 
 def _sum_events(events: Iterable[_Json]) -> list[tuple[float | None, float | None, int]]:

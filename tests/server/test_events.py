@@ -64,6 +64,7 @@ def test_a_second_write_replaces_the_first_and_no_other_file(tmp_path):
 def test_absent_numbers_are_left_out(tmp_path):
     line = {"round": 1, "status": "abandoned", "test": None, "epsilon_by_partner": {}}
     assert events.scalars(line) == {}
+    assert events.scalars({"epsilon_by_partner": {"a": None, "b": 2.0}}) == {"epsilon/max": 2.0}
     events.write(tmp_path, history=[line])
     assert _read(tmp_path)[0] == {}
 
