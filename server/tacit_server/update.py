@@ -6,7 +6,7 @@ that choose among single updates (Krum, Bulyan, median, trimmed mean) get one re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
@@ -81,7 +81,7 @@ class ServerOptimizer:
             moment = getattr(self._strategy, name, None)
             if moment:
                 found[name] = np.asarray(moment[_KEY])
-        if isinstance(self._strategy, flower.FedAvgM):
+        if isinstance(self._strategy, flower.FedAvgM) and self._strategy.current_arrays is not None:
             found["current"] = _vector(self._strategy.current_arrays)
             if self._strategy.momentum_vector is not None:
                 found["momentum"] = np.asarray(self._strategy.momentum_vector[0])
@@ -99,33 +99,23 @@ class ServerOptimizer:
 
 
 _FED_OPT = (flower.FedAdam, flower.FedAdagrad, flower.FedYogi)
+_WHOLE = frozenset({"num_malicious_nodes", "num_nodes_to_select"})
+_STRATEGIES: dict[str, Callable[..., flower.FedAvg]] = {
+    "bulyan": flower.Bulyan,
+    "fedadagrad": flower.FedAdagrad,
+    "fedadam": flower.FedAdam,
+    "fedavg": flower.FedAvg,
+    "fedavgm": flower.FedAvgM,
+    "fedmedian": flower.FedMedian,
+    "fedtrimmedavg": flower.FedTrimmedAvg,
+    "fedyogi": flower.FedYogi,
+    "krum": flower.Krum,
+    "multikrum": flower.MultiKrum,
+}
 
 
 def _strategy(name: str, options: Mapping[str, float]) -> flower.FedAvg:
-    numbers = dict(options)
-    counts = {key: int(numbers[key]) for key in ("num_malicious_nodes", "num_nodes_to_select") if key in numbers}
-    match name:
-        case "fedavg":
-            return flower.FedAvg()
-        case "fedavgm":
-            return flower.FedAvgM(**numbers)
-        case "fedadam":
-            return flower.FedAdam(**numbers)
-        case "fedyogi":
-            return flower.FedYogi(**numbers)
-        case "fedadagrad":
-            return flower.FedAdagrad(**numbers)
-        case "fedmedian":
-            return flower.FedMedian()
-        case "fedtrimmedavg":
-            return flower.FedTrimmedAvg(**numbers)
-        case "krum":
-            return flower.Krum(**counts)
-        case "multikrum":
-            return flower.MultiKrum(**counts)
-        case "bulyan":
-            return flower.Bulyan(**counts)
-    raise JobFailed(f"expected a known server strategy, found {name}", hint="load the job anew")
+    return _STRATEGIES[name](**{key: int(value) if key in _WHOLE else value for key, value in options.items()})
 
 
 def _record(vector: NDArray[np.floating]) -> ArrayRecord:
@@ -136,6 +126,6 @@ def _vector(record: ArrayRecord) -> NDArray[np.floating]:
     return np.asarray(record[_KEY].numpy())
 
 
-def _reply(vector: NDArray[np.float64]) -> Message:
+def _reply(vector: NDArray[np.floating]) -> Message:
     content = RecordDict({"arrays": _record(vector), "metrics": MetricRecord({"num-examples": 1})})
     return Message(content, 0, "train")

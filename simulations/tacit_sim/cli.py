@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         logging.basicConfig(level=logging.INFO if args.verbose else logging.ERROR, format="%(message)s")
         code: int = args.act(args)
-        return code
     except KeyboardInterrupt:
         return _tell("interrupted", "the checkpoint of the last round is kept; go on with --resume", 130)
     except TacitError as error:
         if "args" in locals() and args.verbose:
             traceback.print_exc()
         return _tell(error.message, error.hint, error.exit_code)
+    return code
 
 
 def _quiet_environment() -> None:
@@ -63,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tacit-sim", description="whole federations on this machine")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--verbose", action="store_true", help="tracebacks and progress of every part")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 

@@ -18,7 +18,7 @@ from tacit.wire import Parcel, Scalar
 __all__ = ["to_parcel", "to_records"]
 
 _RAW = "tacit.raw.v1"
-_DTYPES = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
 
 
 def to_records(parcel: Parcel) -> RecordDict:
