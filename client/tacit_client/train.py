@@ -79,7 +79,7 @@ class Trainer:
         check_private(network)
         keep_freed_memory()
         # Colours beside each other in memory: on a CPU a step of a small CNN is half again as quick.
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own types lack it
         self.device = device
         self._task = task
         self._max_physical_batch = max_physical_batch
@@ -153,7 +153,7 @@ class Trainer:
 
     def _backward(self, shard: Shard, indices: NDArray[np.int64]) -> None:
         examples = shard.take(indices).to(self.device)
-        self._task.loss(self._model(*examples.inputs), examples.targets).sum().backward()
+        self._task.loss(self._model(*examples.inputs), examples.targets).sum().backward()  # type: ignore[no-untyped-call]  # torch's
 
     def _chunks(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         size = self._max_physical_batch

@@ -78,7 +78,7 @@ def sampling_rate(*, batch_size: int, examples: int) -> float:
             f"expected training.batch_size of at most the partner's {examples} training examples, found {batch_size}",
             hint="lower training.batch_size, or give the partner more data",
         )
-    unit = 10 ** max(0, math.floor(math.log10(examples)) - 1)
+    unit: int = 10 ** max(0, math.floor(math.log10(examples)) - 1)
     return min(1.0, batch_size / (examples // unit * unit))
 
 

@@ -65,7 +65,7 @@ class Stream:
 
     def uniform(self, n: int) -> NDArray[np.float64]:
         """`n` numbers uniform on the multiples of 2^-53 in [0, 1)."""
-        return (self.words(n) >> np.uint64(11)) * 2.0**-53
+        return (self.words(n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def gaussian(self, n: int) -> NDArray[np.float32]:
         """`n` standard normal numbers, float32, by Box and Muller (Ann. Math. Stat. 29, 1958, p. 610).
