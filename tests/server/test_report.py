@@ -67,7 +67,7 @@ def _run(partners=3, rounds=8, *, names=None, engine="superlink", secure=True, *
     result = tomllib.loads(_RESULT)
     result |= {"engine": engine, "rounds_completed": rounds, "aggregation": {"secure": secure, "dropouts": 2}}
     result["metrics"] |= {"test": _scores(0.948), "federated": _scores(0.9)}
-    result["data"]["partners"] = dict.fromkeys(names, {"examples": 5400, "holdout": 600, "by_class": [2700, 2700]})
+    result["data"]["partners"] = {name: {"examples": 5400, "holdout": 600, "by_class": [2700] * 2} for name in names}
     result["privacy"] |= privacy
     private = result["privacy"]["mechanism"] != "none"
     event = {"kind": "gaussian", "sampling_rate": 0.0237, "noise_multiplier": 1.03, "steps": 20}
@@ -127,17 +127,17 @@ def test_the_page_shows_every_part(tmp_path):
     page = _page(tmp_path, *_run())
     text = _words(page)
     assert page.count("<svg") == 6
-    parts = """94.8% accuracy on the test set
+    parts = """26,010 parameters · engine superlink 94.8% accuracy on the test set
         ε 2.99 at δ = 1e-05; target 3
         3 partners, 16,200 training examples
         8 rounds done, 1 abandoned 3 min 3 s from start to end
-        cnn with 26,010 parameters
         naming the commonest class would be right for 50.0%
         The best round was 8 with 95.1%
         partner-0 5,400 600 2.99 0.0237 1.03 160
         partner-0 3, 5 –
         partner-2 – epsilon limit &lt;b&gt;8.0&lt;/b&gt; (round 6)
-        Abandoned, without effect on the model: round 7. What partners spent in them counts. Time Phase All rounds train 32.0 s
+        Abandoned, without effect on the model: round 7. What partners spent in them counts.
+        Phase All rounds train 32.0 s
         Hash 9f2c. Seed 0. Accountant: pld."""
     for part in map(str.strip, parts.splitlines()):
         assert part in text, part
