@@ -6,6 +6,7 @@ A job is frozen, strict and hashed. The hash covers what a partner agrees to; th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import tomllib
@@ -320,7 +321,7 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Job:
 
 def override(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `raw` with each `a.b=c` set; `c` is read as TOML and, failing that, as a text."""
-    result: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    result: dict[str, Any] = copy.deepcopy(dict(raw))
     for text in overrides:
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
@@ -337,6 +338,7 @@ def override(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return found["value"] if len(found) == 1 else text  # a text of several lines may read as several keys
