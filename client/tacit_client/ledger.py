@@ -80,11 +80,17 @@ class Ledger:
             rows = self._db.execute(query + " ORDER BY seq", (self._partner, run, run)).fetchall()
         except sqlite3.Error as error:
             raise self._bad(error) from None
-        return tuple(Event.from_json(json.loads(text)) for (text,) in rows)
+        return tuple(self._read(text) for (text,) in rows)
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def _read(self, text: str) -> Event:
+        try:
+            return Event.from_json(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise self._bad(error) from None
 
     def _write(self, release: Release, state: str) -> None:
         event = json.dumps(release.event.to_json(), sort_keys=True)
@@ -95,7 +101,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise self._bad(error) from None
 
-    def _bad(self, error: sqlite3.Error) -> BadInput:
+    def _bad(self, error: Exception) -> BadInput:
         return BadInput(
             f"expected a privacy ledger that can be read and written at {self._path.name}, found {error}",
             hint="check the disk and the file's rights; nothing is trained without the ledger",
