@@ -106,12 +106,12 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str], op
         "federated": _json(federated),
         "epsilon_by_partner": _epsilons(setup.job, events),
         "seconds": {
-            "round": evaluated - started,
             "train": trained - started - replies.seconds_adding,
             "aggregate": updated - trained + replies.seconds_adding,
             "evaluate": evaluated - updated,
-            "partners": replies.seconds_training,
         },
+        "round_seconds": evaluated - started,
+        "partner_seconds": replies.seconds_training,
     }
     state = replace(
         state,

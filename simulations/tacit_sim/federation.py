@@ -16,6 +16,7 @@ from tacit.data.examples import Examples
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.models.check import check_independent
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
 from tacit.tasks.table import find, parse_options
@@ -28,6 +29,8 @@ from tacit_sim import known, partition
 from tacit_sim.faults import vanishing
 
 __all__ = ["Spec", "World", "build_network", "client_app", "prepare", "world"]
+
+_FEW = 4  # examples on which the network is asked whether it mixes them
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def prepare(spec: Spec) -> World:
             plan(built.job, examples=len(rows))
         except BadInput as error:
             raise BadInput(f"{error.message} at {_name(i)}", hint=error.hint) from None
-    _trainer(spec)
+    trainer, few = _trainer(spec), built.train.take(torch.arange(min(_FEW, len(built.train))))
+    check_independent(trainer.network, few.to(trainer.device).inputs)
     return built
 
 

@@ -49,5 +49,5 @@ def _words(line: dict[str, Any]) -> str:
         parts.append(f"accuracy {100 * score['accuracy']:.2f} %")
     if line["epsilon_by_partner"]:
         parts.append(f"epsilon {max(line['epsilon_by_partner'].values()):.2f}")
-    parts.append(f"{line['seconds']['round']:.1f} s")
+    parts.append(f"{line['round_seconds']:.1f} s")
     return "  ".join(parts)
