@@ -85,7 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("name")
     get.add_argument("--data", type=Path, help="folder to put it in (default: TACIT_DATA)")
     get.set_defaults(act=_data_get)
+    _add_bench(commands, common)
     return parser
+
+
+def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser("bench", parents=[common], help="measured cost, ours beside others' in one run")
+    bench.add_argument("name", choices=("engine", "step"), help="engine: a round beyond training; step: a local step")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    bench.add_argument("--only", default="", metavar="TEXT", help="only rows whose case or model has TEXT in its name")
+    bench.add_argument("--engine", action="append", help="bench engine: one of inline, ray, flower; may be repeated")
+    bench.add_argument("--repeats", type=int, help="measurements of each column, taken in turn")
+    bench.set_defaults(act=_bench)
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +172,16 @@ def _data_get(args: argparse.Namespace) -> int:
     if folder is None:
         raise BadInput("expected a folder for the data, found none", hint="give --data DIR or set TACIT_DATA")
     print(fetch(args.name, data=folder))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from tacit_sim.bench import bench
+
+    table = bench(args.name, only=args.only, engines=args.engine, repeats=args.repeats)
+    print(table.text())
+    if args.json is not None:
+        table.write(args.json)
     return 0
 
 

@@ -1,0 +1,51 @@
+"""Measured cost, ours beside others' in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tacit.errors import BadInput
+from tacit_sim.bench.engine import ENGINES, SIZES, measure_engines
+from tacit_sim.bench.step import CASES, measure_steps
+from tacit_sim.bench.table import Table
+
+__all__ = ["Table", "bench", "measure_engines", "measure_steps"]
+
+
+def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, repeats: int | None = None) -> Table:
+    """Run the benchmark `name`, `engine` or `step`.
+
+    Args:
+        only: leave out cases without this text in their name.
+        engines: for `engine`: which; all where left out.
+        repeats: measurements of each column; the benchmark's own number where left out.
+
+    Raises:
+        BadInput: another name, no such case or engine, or no repeats.
+    """
+    if repeats is not None and repeats < 1:
+        raise BadInput(f"expected --repeats of 1 or more, found {repeats}", hint="raise --repeats")
+    match name:
+        case "engine":
+            sizes = [size for size in SIZES if only in size.name]
+            _some(sizes, only, [size.name for size in SIZES])
+            return measure_engines(sizes, engines=_engines(engines), repeats=repeats or 2)
+        case "step" if engines is None:
+            cases = [case for case in CASES if only in case.name]
+            _some(cases, only, [case.name for case in CASES])
+            return measure_steps(cases, repeats=repeats or 15)
+        case "step":
+            raise BadInput("expected --engine with bench engine only, found it with step", hint="remove --engine")
+    raise BadInput(f"expected a benchmark engine or step, found {name}", hint="choose one of these")
+
+
+def _some(found: Sequence[object], only: str, names: Sequence[str]) -> None:
+    if not found:
+        raise BadInput(f"expected --only to fit a name, found {only}", hint=f"use part of: {'; '.join(names)}")
+
+
+def _engines(given: Sequence[str] | None) -> tuple[str, ...]:
+    for engine in given or ():
+        if engine not in ENGINES:
+            raise BadInput(f"expected --engine to be one of {', '.join(ENGINES)}, found {engine}", hint="correct it")
+    return tuple(engine for engine in ENGINES if given is None or engine in given)
