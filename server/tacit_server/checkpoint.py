@@ -93,18 +93,32 @@ def read(path: Path, *, job_hash: str) -> RunState:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads(file.metadata()["state"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        _check(facts["version"], facts["job_hash"], job_hash=job_hash)
+        state = _state(facts, arrays)
     except FileNotFoundError:
         raise BadInput(f"expected a checkpoint at {path}, found none", hint="run without --resume") from None
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise BadInput(
             f"expected a checkpoint at {path}, found a damaged file: {error}", hint="run anew in another folder"
         ) from None
-    if facts["version"] != _VERSION or facts["job_hash"] != job_hash:
+    write(path, state)  # the new attempt's number must survive a crash in its first round
+    return state
+
+
+def _check(version: int, found: str, *, job_hash: str) -> None:
+    if version != _VERSION:
         raise BadInput(
-            f"expected a checkpoint of job {job_hash[:12]}, found one of {facts['job_hash'][:12]}",
+            f"expected a checkpoint of version {_VERSION}, found {version}", hint="resume with the tacit that wrote it"
+        )
+    if found != job_hash:
+        raise BadInput(
+            f"expected a checkpoint of job {job_hash[:12]}, found one of {found[:12]}",
             hint="resume with the job file, --set values and seed that the run began with",
         )
-    state = RunState(
+
+
+def _state(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> RunState:
+    return RunState(
         run=facts["run"],
         job_hash=facts["job_hash"],
         vector=arrays["vector"],
@@ -118,8 +132,6 @@ def read(path: Path, *, job_hash: str) -> RunState:
         history=tuple(facts["history"]),
         events={name: tuple(map(Event.from_json, events)) for name, events in facts["events"].items()},
     )
-    write(path, state)  # the new attempt's number must survive a crash in its first round
-    return state
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,7 +132,11 @@ def _greet(grid: Grid, setup: Setup) -> dict[int, str]:
     nodes = wait_for_nodes(grid, least=least, timeout=_GREETING_TIMEOUT)
     timeout = _GREETING_TIMEOUT * setup.patience
     answers = exchange(grid, Parcel({}, {}), kind=HELLO, nodes=nodes, timeout=timeout, group="hello", stop=setup.stop)
-    roster = {node: Hello.unpack(parcel).name for node, parcel in answers if isinstance(parcel, Parcel)}
+    roster: dict[int, str] = {}
+    for node, parcel in answers:
+        if isinstance(parcel, Parcel):
+            with suppress(BadInput):  # whoever can not say its name is not there
+                roster[node] = Hello.unpack(parcel).name
     if len(set(roster.values())) != len(roster):
         raise JobFailed("expected partners with names of their own, found one twice", hint="rename one partner")
     if len(roster) < least:
@@ -163,13 +168,8 @@ class _Replies:
     seconds_training: float = 0.0
     seconds_adding: float = 0.0
 
-    def add(self, update: Update, *, length: int) -> None:
+    def add(self, update: Update) -> None:
         started = time.perf_counter()
-        if update.delta.shape != (length,) or not np.isfinite(update.delta).all():
-            raise BadInput(
-                f"expected an update of {length} finite numbers, found {len(update.delta)} or others",
-                hint="install the same version of the task on both sides",
-            )
         if self.single is not None:
             self.single[update.name] = update.delta
         self.mean.add(update.delta, weight=int(update.counters[0]) if len(update.counters) else 1)
@@ -183,6 +183,20 @@ class _Replies:
         return [self.mean.value()]
 
 
+def _check(update: Update, *, name: str, ask: Ask) -> None:
+    """Raises BadInput where `update` is not what `ask` asked of the partner called `name`."""
+    weights = 1 if ask.job.aggregation.weighting == "examples" else 0
+    hint = "install the same version of tacit and of the task on both sides"
+    if update.name != name:
+        raise BadInput(f"expected an update of {name}, found one of {update.name}", hint=hint)
+    if update.delta.shape != ask.vector.shape or not np.isfinite(update.delta).all():
+        raise BadInput(
+            f"expected an update of {len(ask.vector)} finite numbers, found {len(update.delta)} or others", hint=hint
+        )
+    if len(update.counters) != weights or not (update.counters > 0).all():
+        raise BadInput(f"expected {weights} example counts above 0, found {update.counters.tolist()}", hint=hint)
+
+
 def _train(grid: Grid, setup: Setup, ask: Ask, cohort: dict[int, str], optimizer: ServerOptimizer) -> _Replies:
     replies = _Replies(Mean(len(ask.vector)), single={} if optimizer.single else None)
     for name, parcel in _answers(grid, setup, ask, TRAIN, cohort):
@@ -193,7 +207,9 @@ def _train(grid: Grid, setup: Setup, ask: Ask, cohort: dict[int, str], optimizer
             if parcel.scalars.get("kind") == "refusal":
                 replies.refusals[name] = Refusal.unpack(parcel).reason
             else:
-                replies.add(Update.unpack(parcel), length=len(ask.vector))
+                update = Update.unpack(parcel)
+                _check(update, name=name, ask=ask)
+                replies.add(update)
         except BadInput as error:
             replies.failures[name] = error.message
     return replies
@@ -206,7 +222,8 @@ def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: dict[int, str]) -> Scores
     total = Counters.zeros(setup.classes)
     for _, parcel in _answers(grid, setup, ask, EVALUATE, cohort):
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "score":
-            total += Counters.from_vector(Score.unpack(parcel).counters, classes=setup.classes)
+            with suppress(BadInput):  # a score that can not be read counts no example
+                total += Counters.from_vector(Score.unpack(parcel).counters, classes=setup.classes)
     return total.summary() if total.confusion.sum() else None
 
 
@@ -216,7 +233,8 @@ def _close(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str]) ->
     events = dict(state.events)
     for name, parcel in _answers(grid, setup, ask, STATEMENT, roster):
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "statement":
-            events[name] = Statement.unpack(parcel).events
+            with suppress(BadInput):  # then what its replies said stands
+                events[name] = Statement.unpack(parcel).events
     return replace(state, events={name: found for name, found in sorted(events.items()) if found})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from tacit.errors import JobFailed
+from tacit.errors import BadInput, JobFailed
 from tacit.link.records import to_parcel, to_records
 from tacit.wire import Parcel
 
@@ -87,4 +87,7 @@ def exchange(
 def _read(answer: Message) -> Parcel | Failure:
     if answer.has_error():
         return Failure(answer.error.reason)
-    return to_parcel(answer.content)
+    try:
+        return to_parcel(answer.content)
+    except BadInput as error:
+        return Failure(error.message)
