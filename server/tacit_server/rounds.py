@@ -27,7 +27,7 @@ from tacit_server.update import Mean, ServerOptimizer
 
 __all__ = ["Setup", "federate"]
 
-_GREETING_TIMEOUT = 60.0  # seconds for partners to appear and to say their names
+_GREETING_TIMEOUT = 300.0  # seconds for partners to appear and to say their names: a cold machine loads torch first
 
 
 @dataclass(frozen=True)
