@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from flwr.app import Context
@@ -19,6 +20,11 @@ def make_server_app(setup: Setup, state: RunState, done: Callable[[RunState], No
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        done(federate(grid, setup, state))
+        try:
+            done(federate(grid, setup, state))
+        except KeyboardInterrupt:
+            # Flower may call this in a thread of its own, where nobody would hear it but the terminal.
+            if threading.current_thread() is threading.main_thread():
+                raise
 
     return app

@@ -73,7 +73,8 @@ class Output:
         best: Mapping[str, NDArray[np.float32]] | None,
     ) -> None:
         """Write everything a finished run leaves; `result.json` last, as the sign that all is there."""
-        metadata = {"format": "pt", "job_hash": job.hash()}
+        # One key only: safetensors writes several in any order, and equal models would be unequal files.
+        metadata = {"job_hash": job.hash()}
         checkpoint.write_atomic(self.path / "model.safetensors", save(_tight(model), metadata=metadata))
         if best is not None:
             checkpoint.write_atomic(self.path / "best.safetensors", save(_tight(best), metadata=metadata))

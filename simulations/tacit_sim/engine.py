@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 from flwr.app import Context, RecordDict, UserConfig
@@ -15,9 +16,20 @@ from tacit.errors import BadInput
 from tacit.job import SimulationSection
 from tacit_sim.grid import InlineGrid
 
-__all__ = ["ENGINES", "quiet", "run_inline", "run_ray"]
+__all__ = ["ENGINES", "check_engine", "quiet", "run_inline", "run_ray"]
 
 ENGINES = ("inline", "ray")
+
+
+def check_engine(engine: str, simulation: SimulationSection) -> None:
+    """Raises BadInput where this machine can not run `engine` as `simulation` says."""
+    if engine != "ray":
+        return
+    if find_spec("ray") is None:
+        raise BadInput(
+            "expected ray for the engine ray, found it not installed", hint="pip install 'tacit[simulation]'"
+        )
+    _check_shares(simulation)
 
 
 def run_inline(server: ServerApp, client: ClientApp, simulation: SimulationSection) -> None:
@@ -36,15 +48,10 @@ def run_ray(server: ServerApp, client: ClientApp, simulation: SimulationSection)
         BadInput: Ray is not installed, or no worker fits on this machine.
     """
     quiet()
-    try:
-        import ray
-    except ImportError:
-        raise BadInput(
-            "expected ray for the engine ray, found it not installed", hint="pip install 'tacit[simulation]'"
-        ) from None
+    check_engine("ray", simulation)
+    import ray
     from flwr.simulation import run_simulation
 
-    _check_shares(simulation)
     backend: dict[str, Any] = {
         "init_args": {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR},
         "client_resources": {"num_cpus": simulation.partner_cpus, "num_gpus": simulation.partner_gpus},

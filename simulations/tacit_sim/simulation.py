@@ -24,7 +24,7 @@ from tacit_server.checkpoint import RunState
 from tacit_server.output import LEDGER, Output
 from tacit_server.result import result
 from tacit_server.rounds import Setup
-from tacit_sim.engine import run_inline, run_ray
+from tacit_sim.engine import check_engine, run_inline, run_ray
 from tacit_sim.federation import Spec, World, build_network, client_app, prepare
 
 __all__ = ["simulate"]
@@ -58,6 +58,7 @@ def simulate(
         JobFailed: the run could not be finished; its last checkpoint is kept.
     """
     started = time.monotonic()
+    check_engine(engine, job.simulation)
     spec = Spec(job=job.model_dump_json(), data=data, ledger=(out / LEDGER).absolute())
     world = prepare(spec)
     network = build_network(world)
