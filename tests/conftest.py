@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from tacit.check import parse
 from tacit.job import Job, override
@@ -46,3 +49,35 @@ def make_job(raw_job) -> Callable[..., Job]:
         return parse(Job, raw_job(*overrides, without=without), where="job.toml")
 
     return make
+
+
+@pytest.fixture
+def job_file(raw_job, tmp_path) -> Callable[..., Path]:
+    """Writes the small job, with overrides, to a file."""
+
+    def make(*overrides: str, without: tuple[str, ...] = ()) -> Path:
+        path = tmp_path / "job.toml"
+        path.write_text(tomli_w.dumps(raw_job(*overrides, without=without)), encoding="utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def tacit_sim(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in process; the folder it runs in is empty and the handler of Ctrl-C is put back."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    from tacit_sim.cli import main
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(arg) for arg in argv])
+        finally:
+            signal.signal(signal.SIGINT, before)
+        return code, *capsys.readouterr()
+
+    return run

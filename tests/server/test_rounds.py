@@ -1,104 +1,20 @@
-"""The rounds, with partners that answer from a script: who counts, who does not, and when a run ends."""
+"""The rounds, with partners that answer from a script: who counts, and when a run ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
+from scripted import EVENT, D, Script, score, update
 
 from tacit.errors import JobFailed
-from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
 from tacit.privacy.accounting import epsilon
-from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
-from tacit.wire import Ask, Hello, Parcel, Refusal, Score, Statement, Update
+from tacit.wire import Ask, Hello, Refusal, Statement
 from tacit_server import rounds
-from tacit_server.checkpoint import RunState
-from tacit_server.rounds import Setup, federate
-from tacit_sim.grid import InlineGrid
-
-D = 4
-EVENT = Event(kind="dp-sgd", sampling_rate=0.25, noise_multiplier=1.0, steps=2)
-
-
-def _update(name: str, *, delta: float = 1.0, length: int = D, counters: tuple[int, ...] = ()) -> Update:
-    return Update(name, np.full(length, delta, np.float32), np.array(counters, np.int64), (EVENT,), 0.1)
-
-
-def _score(name: str, accuracy: float = 0.5) -> Score:
-    right = round(10 * accuracy)
-    return Score(name, Counters(np.array([[right, 10 - right], [0, 0]], np.int64), 0).to_vector())
-
-
-@dataclass
-class Script:
-    """What partner i says to an ask; a function may raise, which is a crash of that partner."""
-
-    train: Callable[[str, Ask], Any] = lambda name, ask: _update(name)
-    score: Callable[[str, Ask], Any] = lambda name, ask: _score(name)
-    statement: Callable[[str, Ask], Any] = lambda name, ask: Statement(name, (EVENT,))
-    hello: Callable[[str], Any] = Hello
-    asked: list[tuple[int, str]] = field(default_factory=list)
-
-    def grid(self, partners: int) -> InlineGrid:
-        app = ClientApp()
-
-        def answer(message: Message, said: Any) -> Message:
-            return Message(to_records(said if isinstance(said, Parcel) else said.pack()), reply_to=message)
-
-        def name(context: Context) -> str:
-            return f"p{context.node_config['partition-id']}"
-
-        @app.train()
-        def train(message: Message, context: Context) -> Message:
-            ask = Ask.unpack(to_parcel(message.content))
-            self.asked.append((ask.round, name(context)))
-            return answer(message, self.train(name(context), ask))
-
-        @app.evaluate()
-        def evaluate(message: Message, context: Context) -> Message:
-            return answer(message, self.score(name(context), Ask.unpack(to_parcel(message.content))))
-
-        @app.query("hello")
-        def hello(message: Message, context: Context) -> Message:
-            return answer(message, self.hello(name(context)))
-
-        @app.query("statement")
-        def statement(message: Message, context: Context) -> Message:
-            return answer(message, self.statement(name(context), Ask.unpack(to_parcel(message.content))))
-
-        return InlineGrid(app, partners=partners)
-
-
-@pytest.fixture
-def run(make_job, monkeypatch):
-    monkeypatch.setattr(rounds, "_GREETING_TIMEOUT", 1.0)
-
-    def go(
-        script: Script,
-        *overrides: str,
-        partners: int = 3,
-        state: RunState | None = None,
-        test: Any = None,
-        seed: int = 0,
-    ) -> tuple[RunState, list[RunState]]:
-        job = make_job(*overrides)
-        saved: list[RunState] = []
-        setup = Setup(job=job, classes=2, test=test, randomness=Randomness(seed), save=saved.append)
-        state = state or RunState(run="r", job_hash=job.hash(), vector=np.zeros(D, np.float32))
-        try:
-            return federate(script.grid(partners), setup, state), saved
-        except JobFailed as error:
-            error.saved = saved
-            raise
-
-    return go
+from tacit_server.rounds import Setup
 
 
 def test_two_plain_rounds(run):
@@ -118,7 +34,7 @@ def test_the_mean_is_over_those_who_answered(run):
     def train(name: str, ask: Ask) -> Any:
         if name == "p1":
             raise RuntimeError("gone")
-        return _update(name, delta=1.0 if name == "p0" else 4.0)
+        return update(name, delta=1.0 if name == "p0" else 4.0)
 
     state, _ = run(Script(train=train), "aggregation.threshold=2", "training.rounds=1")
     assert state.vector.tolist() == [2.5] * D
@@ -128,7 +44,7 @@ def test_the_mean_is_over_those_who_answered(run):
 
 def test_example_counts_weigh_only_where_the_job_says_so(run):
     def train(name: str, ask: Ask) -> Any:
-        return _update(name, delta=float(name[1]), counters=(10 ** int(name[1]),))
+        return update(name, delta=float(name[1]), counters=(10 ** int(name[1]),))
 
     plain = "privacy={mechanism='none'}", "training.rounds=1"
     state, _ = run(Script(train=train), *plain, "aggregation.weighting=examples")
@@ -136,74 +52,6 @@ def test_example_counts_weigh_only_where_the_job_says_so(run):
     state, _ = run(Script(train=train), *plain)
     assert state.history[0]["answered"] == 0
     assert state.history[0]["failures"]["p2"] == "expected 0 example counts above 0, found [100]"
-
-
-def _with(parcel: Parcel, **scalars: Any) -> Parcel:
-    return Parcel(parcel.arrays, {**parcel.scalars, **scalars})
-
-
-BAD = {
-    "nan": lambda n, a: _update(n, delta=float("nan")),
-    "infinite": lambda n, a: _update(n, delta=float("inf")),
-    "short": lambda n, a: _update(n, length=D - 1),
-    "long": lambda n, a: _update(n, length=D + 1),
-    "weighs more than the others": lambda n, a: _update(n, counters=(1000,)),
-    "speaks for another": lambda n, a: _update("p0"),
-    "other message": lambda n, a: Hello(n),
-    "unknown field": lambda n, a: _with(_update(n).pack(), more=1),
-    "bad events": lambda n, a: _with(_update(n).pack(), events="[{}]"),
-    "crash": lambda n, a: 1 / 0,
-}
-
-
-@pytest.mark.parametrize("fault", BAD)
-def test_one_bad_partner_is_named_and_left_out(run, fault):
-    script = Script(train=lambda name, ask: BAD[fault](name, ask) if name == "p1" else _update(name))
-    state, _ = run(script, "aggregation.threshold=2")
-    assert state.vector.tolist() == [2.0] * D
-    for line in state.history:
-        assert (line["status"], line["answered"], line["dropouts"]) == ("done", 2, ["p1"])
-        assert list(line["failures"]) == ["p1"]
-    assert len(state.history) == 2
-
-
-@pytest.mark.parametrize("counters", [(), (0,), (-5,), (1, 1)])
-def test_a_weight_that_is_none_is_left_out(run, counters):
-    def train(name: str, ask: Ask) -> Any:
-        return _update(name, delta=9.0, counters=counters) if name == "p1" else _update(name, counters=(7,))
-
-    overrides = "privacy={mechanism='none'}", "aggregation.weighting=examples", "aggregation.threshold=2"
-    state, _ = run(Script(train=train), *overrides, "training.rounds=1")
-    assert state.vector.tolist() == [1.0] * D
-    assert list(state.history[0]["failures"]) == ["p1"]
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        lambda n: Score(n, np.ones(3, np.int64)),
-        lambda n: Score(n, -np.ones(5, np.int64)),
-        lambda n: _with(_score(n).pack(), more=1),
-        lambda n: Refusal(n, "no"),
-        lambda n: 1 / 0,
-    ],
-    ids=range(5),
-)
-def test_a_score_that_can_not_be_read_is_left_out(run, said):
-    script = Script(score=lambda name, ask: said(name) if name == "p1" else _score(name))
-    state, _ = run(script)
-    assert [line["federated"]["examples"] for line in state.history] == [20, 20]
-
-
-def test_a_bad_statement_leaves_what_the_replies_said(run):
-    more = (EVENT.model_copy(update={"steps": 9}),)
-    said = {
-        "p0": lambda n: Statement(n, more),
-        "p1": lambda n: _with(Statement(n, more).pack(), events="[{}]"),
-        "p2": lambda n: 1 / 0,
-    }
-    state, _ = run(Script(statement=lambda name, ask: said[name](name)))
-    assert state.events == {"p0": more, "p1": (EVENT,), "p2": (EVENT,)}
 
 
 def test_who_does_not_say_its_name_is_not_there(run):
@@ -231,7 +79,7 @@ def test_too_few_nodes_fail_the_job(run):
 
 @pytest.mark.parametrize(("threshold", "done"), [(2, True), (3, False)])
 def test_a_round_needs_its_threshold(run, threshold, done):
-    script = Script(train=lambda name, ask: 1 / 0 if name == "p1" else _update(name))
+    script = Script(train=lambda name, ask: 1 / 0 if name == "p1" else update(name))
     state, saved = run(script, f"aggregation.threshold={threshold}", "training.rounds=1")
     assert state.history[0]["status"] == ("done" if done else "abandoned")
     assert state.vector.tolist() == [1.0 if done else 0.0] * D
@@ -242,7 +90,7 @@ def test_an_abandoned_round_keeps_what_was_spent(run):
     def train(name: str, ask: Ask) -> Any:
         if name != "p0":
             raise RuntimeError("gone after its noise was drawn")
-        return _update(name)
+        return update(name)
 
     spent = {"p0": (EVENT,), "p1": (EVENT,), "p2": ()}
     script = Script(train=train, statement=lambda name, ask: Statement(name, spent[name]))
@@ -253,7 +101,7 @@ def test_an_abandoned_round_keeps_what_was_spent(run):
 
 
 def test_failures_in_a_row_end_the_run_and_a_round_between_forgives(run):
-    failing = Script(train=lambda name, ask: 1 / 0 if ask.round != 3 else _update(name))
+    failing = Script(train=lambda name, ask: 1 / 0 if ask.round != 3 else update(name))
     with pytest.raises(JobFailed, match=r"found 0 in the last of 3 rounds in a row \(p0: ZeroDivisionError") as caught:
         run(failing, "training.rounds=9", "training.max_failed_rounds=2")
     assert caught.value.exit_code == 1
@@ -262,7 +110,7 @@ def test_failures_in_a_row_end_the_run_and_a_round_between_forgives(run):
 
 
 def test_a_refusal_shows_by_name_and_is_no_dropout(run):
-    script = Script(train=lambda name, ask: Refusal(name, "budget spent") if name == "p2" else _update(name))
+    script = Script(train=lambda name, ask: Refusal(name, "budget spent") if name == "p2" else update(name))
     state, _ = run(script, "aggregation.threshold=2", "training.rounds=1")
     line = state.history[0]
     assert line["refusals"] == {"p2": "budget spent"}
@@ -295,7 +143,7 @@ def test_a_cohort_is_uniform(make_job):
 
 
 def _accuracies(*values: float) -> Script:
-    return Script(score=lambda name, ask: _score(name, values[ask.round - 1]))
+    return Script(score=lambda name, ask: score(name, values[ask.round - 1]))
 
 
 def test_patience_ends_the_run_and_the_best_model_is_kept(run):
@@ -353,7 +201,7 @@ def test_a_finished_state_only_asks_the_ledgers(run):
 @pytest.mark.parametrize("strategy", ["krum", "fedmedian"])
 def test_a_strategy_for_single_updates_gets_them(run, strategy):
     def train(name: str, ask: Ask) -> Any:
-        return _update(name, delta=1e6 if name == "p4" else 1.0)
+        return update(name, delta=1e6 if name == "p4" else 1.0)
 
     options = ["training.server_options.num_malicious_nodes=1"] if strategy == "krum" else []
     state, _ = run(Script(train=train), f"training.server_strategy={strategy}", *options, partners=5)

@@ -1,0 +1,40 @@
+"""Runs of scripted partners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scripted import D, Script
+
+from tacit.errors import JobFailed
+from tacit.privacy.randomness import Randomness
+from tacit_server import rounds
+from tacit_server.checkpoint import RunState
+from tacit_server.rounds import Setup, federate
+
+
+@pytest.fixture
+def run(make_job, monkeypatch):
+    monkeypatch.setattr(rounds, "_GREETING_TIMEOUT", 1.0)
+
+    def go(
+        script: Script,
+        *overrides: str,
+        partners: int = 3,
+        state: RunState | None = None,
+        test: Any = None,
+        seed: int = 0,
+    ) -> tuple[RunState, list[RunState]]:
+        job = make_job(*overrides)
+        saved: list[RunState] = []
+        setup = Setup(job=job, classes=2, test=test, randomness=Randomness(seed), save=saved.append)
+        state = state or RunState(run="r", job_hash=job.hash(), vector=np.zeros(D, np.float32))
+        try:
+            return federate(script.grid(partners), setup, state), saved
+        except JobFailed as error:
+            error.saved = saved
+            raise
+
+    return go
