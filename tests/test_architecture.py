@@ -26,6 +26,7 @@ LIBRARIES = {
         "tacit.tasks",
         "tacit.vector",
         "tacit.evaluate",
+        "tacit_client.clipping",
         "tacit_client.train",
         "tacit_client.app",
         "tacit_sim",

@@ -2,8 +2,8 @@
 
 DP-SGD as Abadi et al. 2016 (arXiv:1607.00133v2, Algorithm 1) with Poisson sampling: in every step each example is
 taken independently with the mechanism's rate, its gradient is clipped in L2, the clipped gradients are summed, noise
-is added once, and the sum is divided by the expected batch. Opacus makes the per-example gradients and clips them;
-sampling, noise and divisor are ours, from the one `Mechanism`.
+is added once, and the sum is divided by the expected batch. Opacus makes the per-example gradients;
+sampling, clipping, noise and divisor are ours, from the one `Mechanism`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
-from torch import nn
+from torch import Tensor, nn
 
 from tacit import vector as vectors
 from tacit.errors import BadInput
@@ -28,6 +28,7 @@ from tacit.models.check import check_private
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Stream
 from tacit.tasks.task import Encoded, Task
+from tacit_client.clipping import Gradients, Outer, clipped_sums, whole
 from tacit_client.memory import keep_freed_memory
 
 __all__ = ["Shard", "Trainer", "pick_device"]
@@ -163,7 +164,7 @@ class _PerExample(GradSampleModule):  # type: ignore[misc]  # opacus ships no ty
     """Opacus's per-example gradients, handed over without its copy into a zeroed buffer.
 
     That copy serves packed sequences, whose layers see batches of several sizes; no layer that `check_private`
-    accepts makes such batches.
+    accepts makes such batches. The weight of a linear layer that sees one row an example gets an `Outer`.
     """
 
     def capture_backprops_hook(
@@ -176,13 +177,22 @@ class _PerExample(GradSampleModule):  # type: ignore[misc]  # opacus ships no ty
         del module.max_batch_len
         # Opacus's convolutions read their input by strides and take it to be contiguous; ours is channels-last.
         activations = [tensor.contiguous() for tensor in activations]
-        for parameter, gradients in self.GRAD_SAMPLERS[type(module)](module, activations, backprops).items():
+        for parameter, gradients in self._gradients(module, activations, backprops):
             before = parameter.grad_sample  # not None where the network uses the layer twice
-            parameter.grad_sample = gradients if before is None else before + gradients
+            parameter.grad_sample = gradients if before is None else whole(before) + whole(gradients)
+
+    def _gradients(
+        self, module: nn.Module, activations: list[Tensor], backprops: Tensor
+    ) -> list[tuple[Any, Gradients]]:
+        """Each trainable parameter of the layer, on which Opacus hangs attributes that torch's types lack."""
+        if not isinstance(module, nn.Linear) or backprops.dim() != 2:
+            return list(self.GRAD_SAMPLERS[type(module)](module, activations, backprops).items())
+        both = ((module.weight, Outer(backprops, activations[0])), (module.bias, backprops))
+        return [(p, found) for p, found in both if p is not None and p.requires_grad]
 
 
 class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
-    """Opacus's clipping with our noise and our divisor.
+    """Clipping, noise and divisor of one `Mechanism` before the step of a plain optimiser.
 
     A step is any number of `accumulate` calls, none for an empty batch, and then one `release`.
     """
@@ -213,10 +223,10 @@ class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no t
                     f"expected a network that uses its parameters, found one of {list(parameter.shape)} left out",
                     hint="remove that layer, or set requires_grad=False on it",
                 )
-            # The sum tells without a copy of them all; a sum that overflows costs a copy and changes nothing.
-            if not parameter.grad_sample.sum().isfinite():
-                parameter.grad_sample = parameter.grad_sample.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        self.clip_and_accumulate()
+        gradients = [parameter.grad_sample for parameter in self.params]
+        sums = clipped_sums(gradients, max_norm=self._mechanism.max_grad_norm)
+        for parameter, clipped in zip(self.params, sums, strict=True):
+            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
         for parameter in self.params:
             parameter.grad_sample = None
 

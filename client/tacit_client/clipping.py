@@ -1,0 +1,92 @@
+"""Per-example gradients, their norms, and their sum with each of them clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Gradients", "Outer", "clipped_sums", "whole"]
+
+_TINY = 1e-6  # keeps the quotient of clip norm and norm finite; as in Opacus
+
+
+@dataclass(frozen=True, repr=False)
+class Outer:
+    """Gradients of a linear layer's weight as `left[i] right[i]^T` for example i, never written out.
+
+    Their norms and their weighted sums follow from the factors (Goodfellow 2015, arXiv:1510.01799v2).
+
+    Attributes:
+        left: gradients of the layer's outputs, `[n, outputs]`.
+        right: the layer's inputs, `[n, inputs]`.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __getitem__(self, i: int) -> Tensor:
+        return torch.outer(self.left[i], self.right[i])
+
+
+Gradients = Tensor | Outer
+"""One parameter's gradients, example by example: `[n, *shape]`, or factors of the same."""
+
+
+def whole(gradients: Gradients) -> Tensor:
+    """`[n, *shape]`."""
+    if isinstance(gradients, Outer):
+        return gradients.left.unsqueeze(2) * gradients.right.unsqueeze(1)
+    return gradients
+
+
+def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float) -> list[Tensor]:
+    """The sum over examples of each parameter's gradients, every example's scaled to a norm of at most `max_norm`.
+
+    An example's norm is that of all its gradients together.
+
+    Guarantee: no example moves the sums by more than `max_norm` in L2, whatever it and the model hold. Gradients that
+    leave the finite numbers count as zero there, or one example could show itself by a NaN.
+    """
+    gradients = [_finite(found) for found in gradients]
+    norms = torch.stack([_norms(found) for found in gradients]).norm(dim=0)
+    factors = (max_norm / (norms + _TINY)).clamp(max=1.0)
+    factors = factors.nan_to_num(nan=0.0)  # a norm that is no number bounds nothing: that example counts as zero
+    return [_weighted_sum(found, factors) for found in gradients]
+
+
+def _finite(gradients: Gradients) -> Gradients:
+    """The same with zeros for what is not finite; factors come back with the size of the gradient all in `left`.
+
+    The square or the product of a tiny number vanishes in float32, and would hide the large factor beside it.
+    """
+    if isinstance(gradients, Outer):
+        left, right = _zeroed(gradients.left), _zeroed(gradients.right)
+        size = right.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(right.dtype).tiny)
+        return Outer(_zeroed(left * size), right / size)
+    # The sum tells without a copy of them all; a sum that overflows costs a copy and changes nothing.
+    return gradients if gradients.sum().isfinite() else _zeroed(gradients)
+
+
+def _zeroed(tensor: Tensor) -> Tensor:
+    return tensor.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _norms(gradients: Gradients) -> Tensor:
+    """Each example's L2 norm, `[n]`."""
+    if isinstance(gradients, Outer):
+        return _lengths(gradients.left) * _lengths(gradients.right)
+    return _lengths(gradients.reshape(len(gradients), -1))
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return lengths
+
+
+def _weighted_sum(gradients: Gradients, weights: Tensor) -> Tensor:
+    if isinstance(gradients, Outer):
+        return (gradients.left * weights.unsqueeze(1)).T @ gradients.right
+    return torch.einsum("i,i...", weights, gradients)

@@ -1,0 +1,54 @@
+"""Clipping: the factored form equals the written-out one, and no example counts for more than the norm."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tacit_client.clipping import Outer, clipped_sums, whole
+
+
+def _draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_outer_product_is_what_it_stands_for():
+    outer = Outer(_draw(3, 2), _draw(3, 4, seed=1))
+    assert whole(outer).shape == (3, 2, 4)
+    for i in range(3):
+        expected = outer.left[i][:, None] * outer.right[i][None, :]
+        torch.testing.assert_close(outer[i], expected)
+        torch.testing.assert_close(whole(outer)[i], expected)
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 3.0, 100.0])
+def test_sums_equal_one_example_at_a_time(max_norm):
+    outer, bias = Outer(_draw(6, 2), _draw(6, 4, seed=1)), _draw(6, 2)
+    expected = [torch.zeros(2, 4), torch.zeros(2)]
+    scaled = 0
+    for i in range(6):
+        norm = math.sqrt(float(outer[i].square().sum() + bias[i].square().sum()))
+        factor = min(1.0, max_norm / norm)
+        scaled += factor < 1
+        expected = [total + factor * part for total, part in zip(expected, (outer[i], bias[i]), strict=True)]
+    assert (scaled > 0) == (max_norm < 100)
+    for form in (outer, whole(outer)):
+        found = clipped_sums([form, bias], max_norm=max_norm)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+WILD = st.sampled_from([0.0, 1e-45, 1e-30, -3e-24, 1.0, -1e6, 1e19, 3e38, math.inf, -math.inf, math.nan])
+ROW = st.lists(WILD, min_size=3, max_size=3).map(torch.tensor)
+
+
+@settings(max_examples=300, deadline=None)
+@given(left=ROW, right=ROW, max_norm=st.sampled_from([1e-4, 0.1, 10.0]))
+def test_one_example_counts_for_no_more_than_the_norm(left, right, max_norm):
+    (found,) = clipped_sums([Outer(left[None], right[None])], max_norm=max_norm)
+    assert found.isfinite().all()
+    assert float(found.double().norm()) <= max_norm * (1 + 1e-5)
