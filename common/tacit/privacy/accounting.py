@@ -67,7 +67,8 @@ def calibrate(*, target: float, delta: float, sampling_rate: float, steps: int) 
         event = Event(kind="dp-sgd", sampling_rate=sampling_rate, noise_multiplier=noise_multiplier, steps=steps)
         return epsilon((event,), delta=delta)
 
-    low, high = 0.0, 1.0
+    # Near the answer from the start: far too little noise for many steps takes minutes and gigabytes to account for.
+    low, high = 0.0, max(1.0, sampling_rate * math.sqrt(steps))
     while cost(high) > target:
         low, high = high, 2 * high
         if high > _LARGEST:
