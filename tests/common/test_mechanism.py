@@ -1,0 +1,89 @@
+"""The mechanism: from job and data size to rate, noise and event."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tacit.errors import BadInput
+from tacit.privacy.accounting import epsilon
+from tacit.privacy.mechanism import Mechanism, plan, sampling_rate
+
+TARGET = ("privacy.epsilon=2.0", "training.rounds=10", "training.local_steps=5")
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**7))
+def test_the_rate_is_never_below_the_batch_over_the_data_and_at_most_a_tenth_above(first, second):
+    batch, n = min(first, second), max(first, second)
+    rate = sampling_rate(batch_size=batch, examples=n)
+    assert batch / n <= rate <= min(1.0, 1.1 * batch / n)
+
+
+@given(st.integers(100, 10**7))
+def test_the_rate_tells_two_digits_of_the_count(n):
+    power = 10 ** (len(str(n)) - 2)
+    rounded = n // power * power
+    assert sampling_rate(batch_size=7, examples=n) == 7 / rounded
+    assert sampling_rate(batch_size=7, examples=rounded + power - 1) == 7 / rounded
+
+
+def test_a_whole_batch_has_the_rate_one():
+    assert sampling_rate(batch_size=1999, examples=1999) == 1.0
+    assert sampling_rate(batch_size=1, examples=1) == 1.0
+
+
+@pytest.mark.parametrize("examples", [0, 1, 31])
+def test_a_batch_larger_than_the_data_is_refused_with_both_numbers(examples):
+    with pytest.raises(BadInput, match=rf"at most the partner's {examples} training examples, found 32"):
+        sampling_rate(batch_size=32, examples=examples)
+
+
+def test_the_event_is_of_the_same_numbers_as_the_noise(make_job):
+    mechanism = plan(make_job(), examples=320)
+    assert mechanism == Mechanism(
+        kind="dp-sgd", max_grad_norm=1.0, noise_multiplier=1.0, sampling_rate=0.1, expected_batch=32, steps=2
+    )
+    assert mechanism.private
+    event = mechanism.event()
+    assert (event.kind, event.sampling_rate, event.noise_multiplier, event.steps) == ("dp-sgd", 0.1, 1.0, 2)
+
+
+def test_noise_is_the_multiplier_times_the_clip_norm(make_job):
+    mechanism = plan(make_job("privacy.noise_multiplier=1.5", "privacy.max_grad_norm=0.2"), examples=320)
+    assert mechanism.noise_std == pytest.approx(0.3)
+
+
+def test_the_divisor_is_the_jobs_and_not_the_partners(make_job):
+    assert {plan(make_job(), examples=n).expected_batch for n in (40, 99, 109, 5000)} == {32}
+
+
+@pytest.mark.parametrize("examples", [64, 109])
+def test_all_planned_rounds_together_meet_the_target(make_job, examples):
+    job = make_job(*TARGET, without=("privacy.noise_multiplier",))
+    mechanism = plan(job, examples=examples)
+    cost = epsilon([mechanism.event()] * job.training.rounds, delta=1e-4)
+    assert 0.99 * 2.0 <= cost <= 2.0
+
+
+def test_more_data_needs_less_noise(make_job):
+    job = make_job(*TARGET, without=("privacy.noise_multiplier",))
+    assert plan(job, examples=109).noise_multiplier < plan(job, examples=64).noise_multiplier
+
+
+def test_a_delta_of_one_over_n_is_refused_with_both_numbers(make_job):
+    for delta, examples in ((0.01, 100), (0.02, 100), (0.0078125, 128)):
+        with pytest.raises(BadInput) as caught:
+            plan(make_job(f"privacy.delta={delta}"), examples=examples)
+        assert f"{1 / examples:.3g}" in caught.value.message
+        assert f"found {delta:g}" in caught.value.message
+    assert plan(make_job("privacy.delta=0.0099"), examples=100).private
+
+
+def test_without_privacy_nothing_is_clipped_or_noised_and_the_event_says_so(make_job):
+    private = ("privacy.noise_multiplier", "privacy.delta", "privacy.max_grad_norm")
+    mechanism = plan(make_job("privacy.mechanism=none", without=private), examples=320)
+    assert not mechanism.private
+    assert mechanism.noise_std == 0.0
+    assert mechanism.event().kind == "none"
+    assert mechanism.sampling_rate == 0.1
