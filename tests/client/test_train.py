@@ -141,14 +141,18 @@ def test_a_layer_used_twice_and_volumes_train():
 WILD = st.sampled_from([0.0, 1e-30, 1.0, -1e6, 1e19, 3e38, -3e38, math.inf, -math.inf, math.nan])
 
 
+WHOLE = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+PARTS = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 4), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("layers", [WHOLE, PARTS], ids=["rows", "sequences"])
 @settings(max_examples=40, deadline=None)
 @given(example=st.lists(WILD, min_size=4, max_size=4), scale=st.sampled_from([1.0, 1e10, 1e30]))
-def test_no_example_moves_the_sum_by_more_than_the_clip_norm(example, scale):
+def test_no_example_moves_the_sum_by_more_than_the_clip_norm(layers, example, scale):
     """Whatever it holds and whatever weights the server chose: a NaN would tell of it through any noise."""
-    torch.manual_seed(3)
-    network = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    network = copy.deepcopy(layers)
     with torch.no_grad():
-        network[2].weight *= scale
+        network[-1].weight *= scale
     x, y = DATA["linear"].inputs[0], DATA["linear"].targets
     # All examples in every step, no noise, and a step of the whole sum.
     mechanism = private(sampling_rate=1.0, noise_multiplier=0.0, expected_batch=1.0)

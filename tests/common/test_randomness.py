@@ -48,7 +48,19 @@ def test_streams_are_equal_where_seed_and_labels_are(first, second, one, other):
 
 
 def test_labels_do_not_run_into_each_other():
-    labels = [("a", "bc"), ("ab", "c"), ("abc",), ("abc", ""), ("", "abc"), (1, 11), (11, 1), ("1", 11), (111,)]
+    labels = [
+        ("a", "bc"),
+        ("ab", "c"),
+        ("abc",),
+        ("a", "b"),
+        ("astr:b",),
+        ("abc", ""),
+        ("", "abc"),
+        (1, 11),
+        (11, 1),
+        ("1", 11),
+        (111,),
+    ]
     first = {tuple(_stream(*label).words(2)) for label in labels}
     assert len(first) == len(labels)
 
