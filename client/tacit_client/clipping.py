@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-__all__ = ["Gradients", "Outer", "clipped_sums", "whole"]
+__all__ = ["Gradients", "Outer", "Rows", "clipped_sums", "whole"]
 
 _TINY = 1e-6  # keeps the quotient of clip norm and norm finite; as in Opacus
 
@@ -31,14 +31,51 @@ class Outer:
         return torch.outer(self.left[i], self.right[i])
 
 
-Gradients = Tensor | Outer
-"""One parameter's gradients, example by example: `[n, *shape]`, or factors of the same."""
+@dataclass(frozen=True, repr=False)
+class Rows:
+    """Gradients of an embedding's weight, which are zero but in the rows that an example looked up.
+
+    What the places of one example that looked up one row say is added up before anything else, so that norms and
+    sums are those of the whole gradient, to the bit that floats allow.
+
+    Attributes:
+        examples: int64 `[m]`, the example of each row that is not zero.
+        rows: int64 `[m]`, its place in the weight; no pair of the two comes twice.
+        values: `[m, width]`, the rows.
+        shape: examples, rows of the weight.
+    """
+
+    examples: Tensor
+    rows: Tensor
+    values: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, ids: Tensor, gradients: Tensor, *, count: int) -> Rows:
+        """From the ids looked up, int64 `[n, length]`, and the gradients there, `[n, length, width]`."""
+        n, length = ids.shape
+        examples = torch.arange(n, device=ids.device).repeat_interleave(length)
+        pairs, place = torch.unique(examples * count + ids.flatten(), return_inverse=True)
+        values = gradients.new_zeros(len(pairs), gradients.shape[2]).index_add_(0, place, gradients.flatten(0, 1))
+        return cls(pairs // count, pairs % count, values, (n, count))
+
+    def __getitem__(self, i: int) -> Tensor:
+        mine = self.examples == i
+        return self.values.new_zeros(self.shape[1], self.values.shape[1]).index_copy_(
+            0, self.rows[mine], self.values[mine]
+        )
+
+
+Gradients = Tensor | Outer | Rows
+"""One parameter's gradients, example by example: `[n, *shape]`, or something smaller from which they follow."""
 
 
 def whole(gradients: Gradients) -> Tensor:
     """`[n, *shape]`."""
     if isinstance(gradients, Outer):
         return gradients.left.unsqueeze(2) * gradients.right.unsqueeze(1)
+    if isinstance(gradients, Rows):
+        return torch.stack([gradients[i] for i in range(gradients.shape[0])])
     return gradients
 
 
@@ -66,6 +103,8 @@ def _finite(gradients: Gradients) -> Gradients:
         left, right = _zeroed(gradients.left), _zeroed(gradients.right)
         size = right.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(right.dtype).tiny)
         return Outer(_zeroed(left * size), right / size)
+    if isinstance(gradients, Rows):
+        return replace(gradients, values=_zeroed(gradients.values))
     # The sum tells without a copy of them all; a sum that overflows costs a copy and changes nothing.
     return gradients if gradients.sum().isfinite() else _zeroed(gradients)
 
@@ -78,6 +117,10 @@ def _norms(gradients: Gradients) -> Tensor:
     """Each example's L2 norm, `[n]`."""
     if isinstance(gradients, Outer):
         return _lengths(gradients.left) * _lengths(gradients.right)
+    if isinstance(gradients, Rows):
+        norms = _lengths(gradients.values)
+        total = norms.new_zeros(gradients.shape[0]).index_add_(0, gradients.examples, norms.square())
+        return total.sqrt()
     return _lengths(gradients.reshape(len(gradients), -1))
 
 
@@ -89,4 +132,7 @@ def _lengths(rows: Tensor) -> Tensor:
 def _weighted_sum(gradients: Gradients, weights: Tensor) -> Tensor:
     if isinstance(gradients, Outer):
         return (gradients.left * weights.unsqueeze(1)).T @ gradients.right
+    if isinstance(gradients, Rows):
+        scaled = gradients.values * weights[gradients.examples].unsqueeze(1)
+        return scaled.new_zeros(gradients.shape[1], scaled.shape[1]).index_add_(0, gradients.rows, scaled)
     return torch.einsum("i,i...", weights, gradients)

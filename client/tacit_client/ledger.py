@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.errors import BadInput
-from tacit.privacy.events import Event
+from tacit.privacy.events import Event, merge
 
 __all__ = ["Ledger", "Release"]
 
@@ -81,6 +81,16 @@ class Ledger:
         except sqlite3.Error as error:
             raise self._bad(error) from None
         return tuple(self._read(text) for (text,) in rows)
+
+    def totals(self, *, run: str) -> tuple[Event, ...]:
+        """The same as `merge(events(run=run))`, added up by the database: a long run costs no more than a short one."""
+        query = "SELECT event, COUNT(*) FROM entry WHERE partner = ? AND state = 'reserved' AND run = ?"
+        try:
+            rows = self._db.execute(query + " GROUP BY event ORDER BY MIN(seq)", (self._partner, run)).fetchall()
+        except sqlite3.Error as error:
+            raise self._bad(error) from None
+        found = [(self._read(text), times) for text, times in rows]
+        return merge(event.model_copy(update={"steps": event.steps * times}) for event, times in found)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tacit.privacy.events import merge
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
 from tacit.wire import Ask, Score, Statement, Update
@@ -67,7 +66,7 @@ def take_part(ask: Ask, site: Site, trainer: Trainer) -> Update:
         name=site.name,
         delta=delta,
         counters=np.array(weight, dtype=np.int64),
-        events=merge(site.ledger.events(run=ask.run)),
+        events=site.ledger.totals(run=ask.run),
         seconds=seconds,
     )
 
@@ -79,4 +78,4 @@ def judge(ask: Ask, site: Site, trainer: Trainer, *, classes: int) -> Score:
 
 def state(run: str, site: Site) -> Statement:
     """What the ledger holds of `run`."""
-    return Statement(site.name, merge(site.ledger.events(run=run)))
+    return Statement(site.name, site.ledger.totals(run=run))

@@ -28,7 +28,7 @@ from tacit.models.check import check_private
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Stream
 from tacit.tasks.task import Encoded, Task
-from tacit_client.clipping import Gradients, Outer, clipped_sums, whole
+from tacit_client.clipping import Gradients, Outer, Rows, clipped_sums, whole
 from tacit_client.memory import keep_freed_memory
 
 __all__ = ["Shard", "Trainer", "pick_device"]
@@ -164,7 +164,8 @@ class _PerExample(GradSampleModule):  # type: ignore[misc]  # opacus ships no ty
     """Opacus's per-example gradients, handed over without its copy into a zeroed buffer.
 
     That copy serves packed sequences, whose layers see batches of several sizes; no layer that `check_private`
-    accepts makes such batches. The weight of a linear layer that sees one row an example gets an `Outer`.
+    accepts makes such batches. The weight of a linear layer that sees one row an example gets an `Outer`, that of an
+    embedding `Rows`.
     """
 
     def capture_backprops_hook(
@@ -185,6 +186,8 @@ class _PerExample(GradSampleModule):  # type: ignore[misc]  # opacus ships no ty
         self, module: nn.Module, activations: list[Tensor], backprops: Tensor
     ) -> list[tuple[Any, Gradients]]:
         """Each trainable parameter of the layer, on which Opacus hangs attributes that torch's types lack."""
+        if isinstance(module, nn.Embedding) and backprops.dim() == 3:
+            return [(module.weight, Rows.of(activations[0], backprops, count=module.num_embeddings))]
         if not isinstance(module, nn.Linear) or backprops.dim() != 2:
             return list(self.GRAD_SAMPLERS[type(module)](module, activations, backprops).items())
         both = ((module.weight, Outer(backprops, activations[0])), (module.bias, backprops))

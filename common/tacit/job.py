@@ -81,7 +81,7 @@ class TrainingSection(_Section):
     batch_size: PositiveInt
     """Expected batch under Poisson sampling; also the divisor of every step."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: PositiveFloat
+    learning_rate: Annotated[float, Field(gt=0.0, le=1e4)]
     momentum: Share = 0.0
     """Of sgd; starts from zero in every round, as the partners hold no state between rounds."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -133,8 +133,8 @@ class PrivacySection(_Section):
     mechanism: Literal["none", "dp-sgd", "distributed-dp-sgd", "client"]
     epsilon: PositiveFloat | None = None
     """Target over the whole run; each partner calibrates its own noise to it."""
-    noise_multiplier: PositiveFloat | None = None
-    """Instead of epsilon: standard deviation of the noise over `max_grad_norm`."""
+    noise_multiplier: Annotated[float, Field(ge=0.2)] | None = None
+    """Instead of epsilon: standard deviation of the noise over `max_grad_norm`. Less than 0.2 protects nobody."""
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     max_grad_norm: PositiveFloat | None = None
     """L2 bound of one example's gradient."""

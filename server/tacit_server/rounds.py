@@ -123,7 +123,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str], op
         history=(*state.history, line),
         events=events,
     )
-    return _follow(setup.job, state, line) if due else state
+    return _follow(setup.job, state, line) if due and done else state
 
 
 def _greet(grid: Grid, setup: Setup) -> dict[int, str]:
@@ -195,6 +195,18 @@ def _check(update: Update, *, name: str, ask: Ask) -> None:
         )
     if len(update.counters) != weights or not (update.counters > 0).all():
         raise BadInput(f"expected {weights} example counts above 0, found {update.counters.tolist()}", hint=hint)
+    _check_events(update.events, ask=ask)
+
+
+def _check_events(events: tuple[Event, ...], *, ask: Ask) -> None:
+    """Raises BadInput where a partner tells of more steps than it was ever asked for."""
+    most = ask.job.training.local_steps * ask.round * ask.attempt
+    steps = sum(event.steps for event in events)
+    if steps > most:
+        raise BadInput(
+            f"expected at most {most} steps in the events, found {steps}",
+            hint="install the same version of tacit on both sides",
+        )
 
 
 def _train(grid: Grid, setup: Setup, ask: Ask, cohort: dict[int, str], optimizer: ServerOptimizer) -> _Replies:
@@ -234,7 +246,9 @@ def _close(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str]) ->
     for name, parcel in _answers(grid, setup, ask, STATEMENT, roster):
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "statement":
             with suppress(BadInput):  # then what its replies said stands
-                events[name] = Statement.unpack(parcel).events
+                told = Statement.unpack(parcel).events
+                _check_events(told, ask=ask)
+                events[name] = told
     return replace(state, events={name: found for name, found in sorted(events.items()) if found})
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit_client.clipping import Outer, clipped_sums, whole
+from tacit_client.clipping import Outer, Rows, clipped_sums, whole
 
 
 def _draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -42,6 +42,24 @@ def test_sums_equal_one_example_at_a_time(max_norm):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_looked_up_rows_are_what_autograd_gives_one_example_at_a_time():
+    ids = torch.tensor([[1, 1, 4, 0], [2, 3, 3, 3], [0, 0, 0, 0]])
+    embedding = torch.nn.Embedding(6, 3)
+    gradients = _draw(3, 4, 3)
+    rows = Rows.of(ids, gradients, count=6)
+    assert whole(rows).shape == (3, 6, 3)
+    for i in range(3):
+        (expected,) = torch.autograd.grad(embedding(ids[i]), embedding.weight, gradients[i])
+        torch.testing.assert_close(rows[i], expected)
+        torch.testing.assert_close(whole(rows)[i], expected)
+    for max_norm in (0.5, 2.0, 100.0):
+        found = clipped_sums([rows, _draw(3, 2)], max_norm=max_norm)
+        expected = clipped_sums([whole(rows), _draw(3, 2)], max_norm=max_norm)
+        assert len(found) == 2
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 WILD = st.sampled_from([0.0, 1e-45, 1e-30, -3e-24, 1.0, -1e6, 1e19, 3e38, math.inf, -math.inf, math.nan])
 ROW = st.lists(WILD, min_size=3, max_size=3).map(torch.tensor)
 
@@ -50,5 +68,18 @@ ROW = st.lists(WILD, min_size=3, max_size=3).map(torch.tensor)
 @given(left=ROW, right=ROW, max_norm=st.sampled_from([1e-4, 0.1, 10.0]))
 def test_one_example_counts_for_no_more_than_the_norm(left, right, max_norm):
     (found,) = clipped_sums([Outer(left[None], right[None])], max_norm=max_norm)
+    assert found.isfinite().all()
+    assert float(found.double().norm()) <= max_norm * (1 + 1e-5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 3), min_size=5, max_size=5),
+    values=st.lists(ROW, min_size=5, max_size=5),
+    max_norm=st.sampled_from([1e-4, 0.1, 10.0]),
+)
+def test_one_text_counts_for_no_more_than_the_norm(ids, values, max_norm):
+    rows = Rows.of(torch.tensor([ids]), torch.stack(values)[None], count=4)
+    (found,) = clipped_sums([rows], max_norm=max_norm)
     assert found.isfinite().all()
     assert float(found.double().norm()) <= max_norm * (1 + 1e-5)

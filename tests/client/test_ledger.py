@@ -209,3 +209,14 @@ def test_a_row_that_is_no_event_is_refused_and_not_skipped(tmp_path, text):
         db.execute("UPDATE entry SET event = ?", (text,))
     with pytest.raises(BadInput):
         ledger.events()
+
+
+def test_totals_are_the_merged_events_of_one_run(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.db", partner="a")
+    one, two = (Event(kind="dp-sgd", sampling_rate=0.1, noise_multiplier=z, steps=5) for z in (1.0, 2.0))
+    for i, (run, event) in enumerate([("x", two), ("x", one), ("y", one), ("x", two)]):
+        ledger.reserve(Release(run=run, round=i, attempt=1, event=event))
+        ledger.confirm(Release(run=run, round=i, attempt=1, event=event))
+    assert ledger.totals(run="x") == merge(ledger.events(run="x"))
+    assert [event.steps for event in ledger.totals(run="x")] == [10, 5]
+    assert ledger.totals(run="z") == ()

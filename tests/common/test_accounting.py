@@ -16,7 +16,7 @@ from scipy import integrate, optimize
 from scipy.stats import norm
 
 from tacit.errors import BadInput
-from tacit.privacy.accounting import calibrate, epsilon
+from tacit.privacy.accounting import LEAST_NOISE, calibrate, epsilon
 from tacit.privacy.events import Event, merge
 
 DELTA = 1e-5
@@ -149,3 +149,9 @@ def test_a_target_out_of_reach_is_refused():
 def test_noise_for_very_many_steps_is_found():
     noise = calibrate(target=2.0, delta=DELTA, sampling_rate=1.0, steps=10**4)
     assert _balle_wang(noise / 100) == pytest.approx(2.0, rel=0.01)
+
+
+def test_less_noise_than_is_accounted_for_costs_infinity_and_is_never_calibrated_to():
+    assert epsilon([_event(0.1, 0.199, 1)], delta=DELTA) == math.inf
+    assert math.isfinite(epsilon([_event(0.1, LEAST_NOISE, 1)], delta=DELTA))
+    assert calibrate(target=1e4, delta=DELTA, sampling_rate=0.01, steps=1) >= LEAST_NOISE

@@ -121,7 +121,7 @@ def test_every_strategy_with_its_options_loads(make_job, strategy):
 
 
 def test_the_resolved_job_loads_as_the_same(make_job):
-    job = make_job("aggregation.cohort=5", "task.options.shape=[8,8]", "privacy.noise_multiplier=0.123456789012345")
+    job = make_job("aggregation.cohort=5", "task.options.shape=[8,8]", "privacy.noise_multiplier=1.23456789012345")
     again = parse(Job, tomllib.loads(tomli_w.dumps(job.model_dump(mode="json", exclude_none=True))), where="again")
     assert again == job
     assert again.hash() == job.hash()
@@ -143,7 +143,7 @@ def test_the_resolved_job_loads_as_the_same(make_job):
         ("training.schedule", '"step"', "'constant', 'linear' or 'cosine'"),
         ("training.server_options.eta", "nan", "finite"),
         ("training.max_failed_rounds", "-1", "greater than or equal to 0"),
-        ("privacy.noise_multiplier", "0.0", "greater than 0"),
+        ("privacy.noise_multiplier", "0.19", "greater than or equal to 0.2"),
         ("privacy.delta", "0.0", "greater than 0"),
         ("privacy.delta", "1.0", "less than 1"),
         ("privacy.mechanism", '"gaussian"', "'dp-sgd'"),

@@ -69,11 +69,16 @@ def test_a_score_that_can_not_be_read_is_left_out(run, said):
 
 
 def test_a_bad_statement_leaves_what_the_replies_said(run):
-    more = (EVENT.model_copy(update={"steps": 9}),)
+    more, absurd = ((EVENT.model_copy(update={"steps": steps}),) for steps in (3, 10**9))
     said = {
         "p0": lambda n: Statement(n, more),
         "p1": lambda n: _with(Statement(n, more).pack(), events="[{}]"),
-        "p2": lambda n: 1 / 0,
+        "p2": lambda n: Statement(n, absurd),
     }
     state, _ = run(Script(statement=lambda name, ask: said[name](name)))
     assert state.events == {"p0": more, "p1": (EVENT,), "p2": (EVENT,)}
+
+
+def test_a_crash_at_the_statement_leaves_what_the_replies_said(run):
+    state, _ = run(Script(statement=lambda name, ask: 1 / 0))
+    assert state.events == {"p0": (EVENT,), "p1": (EVENT,), "p2": (EVENT,)}

@@ -15,7 +15,10 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from tacit.errors import BadInput
 from tacit.privacy.events import Event, merge
 
-__all__ = ["calibrate", "epsilon"]
+__all__ = ["LEAST_NOISE", "calibrate", "epsilon"]
+
+LEAST_NOISE = 0.2
+"""The smallest noise multiplier that is accounted for."""
 
 _STEP = 1e-4  # discretisation of the privacy loss; dp-accounting's default
 _PRECISION = 1e-3  # of a calibrated noise multiplier, relative; always rounded towards more noise
@@ -26,10 +29,11 @@ def epsilon(events: Iterable[Event], *, delta: float) -> float:
     """Epsilon of all `events` together at `delta`, under add-remove adjacency.
 
     Guarantee: the releases of all rounds, runs and restarts that are in `events` are composed; none counts for
-    itself alone. An unprotected release gives infinity. No events give 0.
+    itself alone. An unprotected release gives infinity, and so does one with less noise than `LEAST_NOISE`, whose
+    epsilon is in the thousands and takes minutes to compute. No events give 0.
     """
     merged = merge(events)
-    if any(event.kind == "none" or event.noise_multiplier == 0.0 for event in merged):
+    if any(event.kind == "none" or event.noise_multiplier < LEAST_NOISE for event in merged):
         return math.inf
     return _epsilon(merged, delta) if merged else 0.0
 
@@ -77,8 +81,8 @@ def calibrate(*, target: float, delta: float, sampling_rate: float, steps: int) 
                 hint="raise privacy.epsilon, or plan fewer rounds or steps",
             )
     while high - low > _PRECISION * high:
-        middle = (low + high) / 2 if low else high / 2
-        if middle < 0.05:  # less noise than this is not worth searching, and slow to account for
-            break
+        middle = (low + high) / 2
+        if middle < LEAST_NOISE:
+            return max(high, LEAST_NOISE)
         low, high = (low, middle) if cost(middle) <= target else (middle, high)
     return high

@@ -5,7 +5,6 @@ Abadi et al. 2016 (arXiv:1607.00133v2, Algorithm 1), with Poisson sampling and a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,14 +71,24 @@ def sampling_rate(*, batch_size: int, examples: int) -> float:
 
     Raises:
         BadInput: fewer examples than the batch.
+
+    Guarantee: rate and refusal depend on the count only through its first two digits.
     """
-    if batch_size > examples:
+    known, _ = _two_digits(examples)
+    if batch_size > known:
         raise BadInput(
-            f"expected training.batch_size of at most the partner's {examples} training examples, found {batch_size}",
+            f"expected training.batch_size of at most the partner's training examples, {known} in round numbers, "
+            f"found {batch_size}",
             hint="lower training.batch_size, or give the partner more data",
         )
-    unit: int = 10 ** max(0, math.floor(math.log10(examples)) - 1)
-    return min(1.0, batch_size / (examples // unit * unit))
+    return batch_size / known
+
+
+def _two_digits(examples: int) -> tuple[int, int]:
+    """The bounds that the first two digits of a count set to it: it is at least the first and below the second."""
+    unit: int = 10 ** max(0, len(str(examples)) - 2)
+    known = examples // unit * unit
+    return known, known + unit
 
 
 def plan(job: Job, *, examples: int) -> Mechanism:
@@ -91,7 +100,8 @@ def plan(job: Job, *, examples: int) -> Mechanism:
     Raises:
         BadInput: a batch larger than the data, a delta that is not below 1/N, an epsilon out of noise's reach.
 
-    Guarantee: `rounds * local_steps` steps of the returned mechanism cost at most the job's epsilon at its delta.
+    Guarantee: `rounds * local_steps` steps of the returned mechanism cost at most the job's epsilon at its delta. What
+    is returned and what is refused, which the server hears, depend on the count only through its first two digits.
     """
     training, privacy = job.training, job.privacy
     rate = sampling_rate(batch_size=training.batch_size, examples=examples)
@@ -105,10 +115,11 @@ def plan(job: Job, *, examples: int) -> Mechanism:
             steps=training.local_steps,
         )
     delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
-    if delta >= 1 / examples:
+    known, above = _two_digits(examples)
+    if delta >= 1 / above:
         raise BadInput(
-            f"expected privacy.delta below 1/N = {1 / examples:.3g} for the partner's {examples} training examples, "
-            f"found {delta:g}",
+            f"expected privacy.delta below 1/N = {1 / above:.3g} for the partner's training examples, {known} in round "
+            f"numbers, found {delta:g}",
             hint="lower privacy.delta: at 1/N it would allow to publish one example outright",
         )
     steps = training.rounds * training.local_steps
