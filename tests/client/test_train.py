@@ -205,7 +205,7 @@ def test_a_layer_that_is_not_used_is_refused():
 
 
 def test_training_that_leaves_the_finite_numbers_is_refused():
-    case = Case(_network("linear"), DATA["linear"], private(noise_multiplier=1e3), sgd(learning_rate=3e38))
+    case = Case(_network("linear"), DATA["linear"], private(noise_multiplier=1e37), sgd(learning_rate=1e4))
     with pytest.raises(BadInput, match="NaN or infinity"):
         trained(case)
 

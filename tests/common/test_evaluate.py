@@ -33,7 +33,7 @@ def test_sums_are_those_of_single_examples(n):
     confusion, loss = np.zeros((3, 3), np.int64), 0.0
     network.eval()
     for x, y in zip(data.inputs[0], data.targets.tolist(), strict=True):
-        logits = network(x[None])[0]
+        logits = network(x[None])[0].detach()
         confusion[y, int(logits.argmax())] += 1
         loss += float(logits.double().logsumexp(0) - logits[y].double())
     np.testing.assert_array_equal(counters.confusion, confusion)

@@ -61,7 +61,7 @@ def test_what_a_partner_says_unpacks_to_the_same(name, delta, counts, events, se
 
 @given(NAMES, st.integers(-(2**53), 2**53), st.integers(1, 2**53), FLOATS)
 def test_what_the_server_asks_unpacks_to_the_same(make_job, run, number, attempt, vector):
-    job = make_job("privacy.noise_multiplier=0.1234567890123456", "task.options.shape=[8,8]")
+    job = make_job("privacy.noise_multiplier=1.234567890123456", "task.options.shape=[8,8]")
     ask = Ask(job, run, number, attempt, vector)
     assert _equal(Ask.unpack(ask.pack()), ask)
 
