@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from tacit.job import Job
 from tacit_server import checkpoint, events, report
 from tacit_server.checkpoint import RunState
 
-__all__ = ["CHECKPOINT", "LEDGER", "Output", "resolved_toml"]
+__all__ = ["CHECKPOINT", "LEDGER", "RESOLVED", "Output", "resolved_toml"]
 
 CHECKPOINT = "checkpoint.safetensors"
+RESOLVED = "job.resolved.toml"
 LEDGER = "ledger.db"
 
 
@@ -46,7 +48,7 @@ class Output:
                     f"expected an empty output folder, found files in {self.path}",
                     hint="choose another --out, or add --resume to go on with that run",
                 )
-            (self.path / "job.resolved.toml").write_text(resolved_toml(job), encoding="utf-8")
+            (self.path / RESOLVED).write_text(resolved_toml(job), encoding="utf-8")
         except OSError as error:
             raise BadInput(
                 f"expected an output folder that can be written, found {self.path}: {error.strerror}",
@@ -59,9 +61,23 @@ class Output:
         lines = "".join(json.dumps(line) + "\n" for line in state.history)
         checkpoint.write_atomic(self.path / "history.jsonl", lines.encode())
 
-    def last(self, *, job_hash: str) -> RunState:
-        """The state kept last. Raises BadInput."""
-        return checkpoint.read(self.path / CHECKPOINT, job_hash=job_hash)
+    def last(self, job: Job) -> RunState:
+        """The state kept last. Raises BadInput where there is none, or `job` is not the one that began here."""
+        state = checkpoint.read(self.path / CHECKPOINT, job_hash=job.hash())
+        self._compare(job)
+        return state
+
+    def _compare(self, job: Job) -> None:
+        """The hash leaves out where and on which data a simulation runs; going on with others would mix two runs."""
+        began = tomllib.loads((self.path / RESOLVED).read_text(encoding="utf-8")).get("simulation", {})
+        asked = job.simulation.model_dump(mode="json", exclude_none=True)
+        for key in sorted(set(began) | set(asked)):
+            if began.get(key) != asked.get(key):
+                raise BadInput(
+                    f"expected simulation.{key} = {began.get(key)} as when the run in {self.path} began, "
+                    f"found {asked.get(key)}",
+                    hint="resume with the job file, --set values and seed that the run began with",
+                )
 
     def finish(
         self,

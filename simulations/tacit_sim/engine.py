@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flwr.app import Context, RecordDict, UserConfig
@@ -56,10 +57,12 @@ def run_ray(server: ServerApp, client: ClientApp, simulation: SimulationSection)
         "init_args": {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR},
         "client_resources": {"num_cpus": simulation.partner_cpus, "num_gpus": simulation.partner_gpus},
     }
-    try:
-        run_simulation(server, client, num_supernodes=simulation.partners, backend_config=backend)
-    finally:
-        ray.shutdown()
+    with TemporaryDirectory(prefix="tacit-flower-") as home:
+        os.environ["FLWR_HOME"] = home  # or Flower notes an identity for its telemetry in the user's home
+        try:
+            run_simulation(server, client, num_supernodes=simulation.partners, backend_config=backend)
+        finally:
+            ray.shutdown()
 
 
 def quiet() -> None:

@@ -89,7 +89,7 @@ def simulate(
 def _begin(world: World, network: nn.Module, output: Output, *, resume: bool) -> RunState:
     job_hash = world.job.hash()
     if resume:
-        return output.last(job_hash=job_hash)
+        return output.last(world.job)
     output.create(world.job)
     state = RunState(run=secrets.token_hex(16), job_hash=job_hash, vector=vectors.flatten(network))
     output.keep(state)

@@ -113,7 +113,12 @@ def test_the_last_state_is_the_one_kept(make_job, tmp_path):
     job, output = make_job(), Output(tmp_path / "run")
     output.create(job)
     output.keep(_state(job))
-    assert output.last(job_hash=job.hash()).vector.tolist() == [0, 1, 2, 3, 4, 5]
+    assert output.last(job).vector.tolist() == [0, 1, 2, 3, 4, 5]
     assert (output.path / CHECKPOINT).is_file()
     with pytest.raises(BadInput, match=r"^expected a checkpoint of job "):
-        output.last(job_hash="0" * 64)
+        output.last(make_job("training.rounds=77"))
+    for other in ("simulation.seed=77", "simulation.dataset=mnist"):
+        with pytest.raises(
+            BadInput, match=rf"^expected {other.partition('=')[0]} = .* found {other.partition('=')[2]}$"
+        ):
+            output.last(make_job(other))

@@ -126,8 +126,12 @@ def _forget_the_process() -> None:
 def test_both_engines_give_one_model_and_say_nothing_else(tacit_sim, job_file, tmp_path):
     job = job_file("training.rounds=3")
     command = [sys.executable, "-m", "tacit_sim.cli", "run", str(job), "--engine", "ray", "--out", str(tmp_path / "r")]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=200)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**ENV, "HOME": str(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
     assert (done.returncode, done.stderr) == (0, "")
+    assert not (home / ".flwr").exists()
     _only_our_lines(done.stdout, rounds=3)
     code, out, err = tacit_sim("run", job, "--out", tmp_path / "i")
     assert (code, err) == (0, "")
