@@ -1,7 +1,7 @@
 """The report of a run: one HTML file that needs nothing else.
 
 What a test between two neighbouring data sets can reach under (epsilon, delta) is from Kairouz, Oh and
-Viswanath, "The Composition Theorem for Differential Privacy", arXiv:1311.0776v4, section 2.
+Viswanath, "The Composition Theorem for Differential Privacy", arXiv:1311.0776v4.
 """
 
 from __future__ import annotations
