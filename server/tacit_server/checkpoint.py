@@ -62,8 +62,8 @@ class RunState:
     events: dict[str, tuple[Event, ...]] = field(default_factory=dict)
 
 
-def write(path: Path, state: RunState) -> None:
-    """Put `state` in place of what was at `path`, at once or not at all."""
+def write(path: Path, state: RunState, *, durable: bool = True) -> None:
+    """Put `state` in place of what was at `path`, at once or not at all; `durable` as in `write_atomic`."""
     arrays: dict[str, NDArray[Any]] = {"vector": state.vector}
     arrays |= {f"optimizer.{name}": np.ascontiguousarray(array) for name, array in state.optimizer.items()}
     if state.best_vector is not None:
@@ -80,7 +80,7 @@ def write(path: Path, state: RunState) -> None:
         "history": state.history,
         "events": {name: [event.to_json() for event in events] for name, events in state.events.items()},
     }
-    write_atomic(path, save(arrays, metadata={"state": json.dumps(facts)}))
+    write_atomic(path, save(arrays, metadata={"state": json.dumps(facts)}), durable=durable)
 
 
 def read(path: Path, *, job_hash: str) -> RunState:
@@ -134,11 +134,16 @@ def _state(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> RunState:
     )
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a crash leaves the old file or the new one, synced to disk."""
+def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Put `content` at `path` so that a crash leaves the old file or the new one.
+
+    Args:
+        durable: sync to disk first, so that this holds when the machine loses power too.
+    """
     temporary = path.with_name(path.name + ".new")
     with temporary.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)

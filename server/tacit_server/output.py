@@ -30,10 +30,12 @@ class Output:
 
     Args:
         path: the folder.
+        durable: sync what is kept between rounds, so that it outlives a loss of power.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
+        self._durable = durable
 
     def create(self, job: Job) -> None:
         """Make the folder and put the resolved job there.
@@ -57,9 +59,9 @@ class Output:
 
     def keep(self, state: RunState) -> None:
         """Save `state` as the checkpoint, and its history."""
-        checkpoint.write(self.path / CHECKPOINT, state)
+        checkpoint.write(self.path / CHECKPOINT, state, durable=self._durable)
         lines = "".join(json.dumps(line) + "\n" for line in state.history)
-        checkpoint.write_atomic(self.path / "history.jsonl", lines.encode())
+        checkpoint.write_atomic(self.path / "history.jsonl", lines.encode(), durable=self._durable)
 
     def last(self, job: Job) -> RunState:
         """The state kept last. Raises BadInput where there is none, or `job` is not the one that began here."""

@@ -62,7 +62,9 @@ class ServerOptimizer:
         """
         if isinstance(self._strategy, _FED_OPT):
             self._strategy.current_arrays = {_KEY: current.astype(np.float64)}
-        replies = [_reply(current + delta.astype(np.float64)) for delta in deltas]
+        # Those that look at the change from the current model alone need more digits of it than the model keeps.
+        dtype = np.float64 if isinstance(self._strategy, (*_FED_OPT, flower.FedAvgM)) else np.float32
+        replies = [_reply((current + delta).astype(dtype, copy=False)) for delta in deltas]
         arrays, _ = self._strategy.aggregate_train(round_number, replies)
         if arrays is None:
             raise JobFailed("expected a model from the server strategy, found none", hint="check the partners' replies")

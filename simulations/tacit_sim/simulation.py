@@ -62,7 +62,7 @@ def simulate(
     spec = Spec(job=job.model_dump_json(), data=data, ledger=(out / LEDGER).absolute())
     world = prepare(spec)
     network = build_network(world)
-    output = Output(out)
+    output = Output(out, durable=False)  # a simulation that a power cut ends can be run again
     state = _begin(world, network, output, resume=resume)
 
     def save(new: RunState) -> None:

@@ -79,7 +79,9 @@ def test_result_json_is_written_last(make_job, tmp_path, monkeypatch):
     output.create(job)
     written = []
     real = module.checkpoint.write_atomic
-    monkeypatch.setattr(module.checkpoint, "write_atomic", lambda p, c: (written.append(p.name), real(p, c)))
+    monkeypatch.setattr(
+        module.checkpoint, "write_atomic", lambda p, c, **rest: (written.append(p.name), real(p, c, **rest))
+    )
     for name in ("events", "report"):
         write = getattr(module, name).write
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +81,54 @@ def test_the_example_with_a_norm_over_the_batch_is_refused(installed, tmp_path):
     assert done.returncode != 0
     assert "BadInput" in done.stderr
     assert "at 1 (BatchNorm1d)" in done.stderr
+
+
+JOB = """
+name = "rows"
+[task]
+kind = "rows"
+model = "mlp"
+[training]
+rounds = 4
+local_steps = 10
+batch_size = 20
+learning_rate = 2.0
+[privacy]
+mechanism = "dp-sgd"
+epsilon = 20.0
+delta = 1e-3
+max_grad_norm = 1.0
+[aggregation]
+secure = false
+[simulation]
+dataset = "rows.csv"
+input = "a,b"
+label = "kind"
+"""
+
+
+def test_a_federation_trains_the_example_privately(installed, tmp_path):
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(400, 2))
+    lines = [f"{a},{b},{'high' if a > 0 else 'low'}" for a, b in rows]
+    (tmp_path / "rows.csv").write_text("a,b,kind\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "job.toml").write_text(JOB, encoding="utf-8")
+    packages = [installed, *(ROOT / name for name in ("common", "client", "server", "simulations"))]
+    done = subprocess.run(
+        [sys.executable, "-m", "tacit_sim.cli", "run", "job.toml", "--out", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert result["metrics"]["test"]["accuracy"] > 0.8
+    assert 0 < result["privacy"]["epsilon"] <= 20
+    resolved = tomllib.loads((tmp_path / "out" / "job.resolved.toml").read_text(encoding="utf-8"))
+    assert resolved["task"]["package"] == "tacit-own-task==0.1.0"
 
 
 def test_the_example_is_short():
