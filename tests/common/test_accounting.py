@@ -154,4 +154,4 @@ def test_noise_for_very_many_steps_is_found():
 def test_less_noise_than_is_accounted_for_costs_infinity_and_is_never_calibrated_to():
     assert epsilon([_event(0.1, 0.199, 1)], delta=DELTA) == math.inf
     assert math.isfinite(epsilon([_event(0.1, LEAST_NOISE, 1)], delta=DELTA))
-    assert calibrate(target=1e4, delta=DELTA, sampling_rate=0.01, steps=1) >= LEAST_NOISE
+    assert calibrate(target=60.0, delta=DELTA, sampling_rate=0.01, steps=1) >= LEAST_NOISE

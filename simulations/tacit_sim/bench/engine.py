@@ -99,7 +99,7 @@ def measure_engines(
         notes=(
             f"{partners} partners, one step of {_BATCH} examples each; medians of {rounds} rounds, then of {repeats} "
             "runs in turns;",
-            "round: from end to end, with ours including the ledger and a synced checkpoint; training: summed over "
+            "round: from end to end, with ours including the ledger and the checkpoint; training: summed over "
             "partners, as each clocked it;",
             "beyond training: (round - training / workers) / partners, in milliseconds; inline has one worker, Ray one "
             "a core",
