@@ -37,7 +37,7 @@ def result(
         seed: of a simulation, or None.
         parameters: of the model.
         secure_noise: whether the noise came from the operating system.
-        data: what is known of the data and its split; nothing in a real federation.
+        data: what a simulation knows of the data and its split; empty where partners hold the data.
         wall_s: seconds of this attempt.
 
     Guarantee: epsilon is the worst partner's, composed over every event of the run; without a mechanism it is null.
