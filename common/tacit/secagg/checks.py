@@ -1,0 +1,83 @@
+"""What a partner looks at before it answers. Each check raises `Abort` or says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from tacit.secagg.abort import Abort, Reason, Stage
+from tacit.secagg.bindings import advert_text
+from tacit.secagg.keys import verifies
+from tacit.secagg.messages import Advert
+from tacit.secagg.round import Party, Round
+
+__all__ = ["check_adverts", "check_company", "check_holders", "check_list", "check_round"]
+
+
+def check_round(new: Round, party: Party) -> int:
+    """The round is one that the partner's rules allow; gives the own position in it."""
+    stage, me = Stage.ADVERTISE, new.position(party.name)
+    if me is None or new.members[me].identity != party.identity:
+        raise Abort(stage, Reason.NOT_LISTED, f"expected {party.name} with its own key in the cohort, found it not")
+    for member in new.members:
+        if party.rules.peers.get(member.name, member.identity) != member.identity:
+            found = f"expected the pinned identity key of {member.name}, found another under its name"
+            raise Abort(stage, Reason.IDENTITY, found)
+    n, floor = len(new.members), party.rules.least_threshold(len(new.members))
+    if new.threshold < floor:
+        found = f"expected a threshold of at least {floor} of {n}, found {new.threshold}"
+        raise Abort(stage, Reason.THRESHOLD, found)
+    check_company(new, party, range(n), stage=stage)
+    return me
+
+
+def check_company(new: Round, party: Party, positions: Collection[int], *, stage: Stage) -> None:
+    """Those present hide the partner from a server that owns all the others.
+
+    Strangers, who may all be the server's, must also be too few to sign two lists of survivors: two sets of t in a
+    cohort of n have 2t - n members in common.
+    """
+    rules = party.rules
+    accepted = sum(new.members[i].identity == party.identity or rules.accepts(new.members[i]) for i in positions)
+    if accepted < rules.min_cohort:
+        found = f"expected at least {rules.min_cohort} accepted partners, itself among them, found {accepted}"
+        raise Abort(stage, Reason.COHORT, f"{found} of {len(positions)}")
+    strangers, most = len(positions) - accepted, 2 * new.threshold - len(new.members) - 1
+    if strangers > most:
+        found = f"expected at most {most} partners that are not accepted peers, found {strangers}"
+        raise Abort(stage, Reason.STRANGERS, found)
+
+
+def check_adverts(new: Round, adverts: Mapping[int, Advert], *, own: Advert) -> None:
+    """Everyone's keys are signed, new, enough, and the own ones unchanged."""
+    stage = Stage.SHARE
+    if adverts.get(own.sender) != own:
+        raise Abort(stage, Reason.OWN_KEYS, "expected the own keys among all, found them changed or missing")
+    if max(adverts) >= len(new.members):
+        raise Abort(stage, Reason.NOT_LISTED, f"expected positions below {len(new.members)}, found {max(adverts)}")
+    if len(adverts) < new.threshold:
+        raise Abort(stage, Reason.TOO_FEW, f"expected keys of at least {new.threshold} partners, found {len(adverts)}")
+    keys = [key for advert in adverts.values() for key in (advert.share_key, advert.mask_key)]
+    if len(set(keys)) != len(keys):
+        raise Abort(stage, Reason.DUPLICATE, "expected keys of their own from all, found one twice")
+    for i, advert in adverts.items():
+        text = advert_text(new, sender=i, share_key=advert.share_key, mask_key=advert.mask_key)
+        if not verifies(advert.signature, identity=new.members[i].identity, message=text):
+            name = new.members[i].name
+            raise Abort(stage, Reason.SIGNATURE, f"expected keys signed by {name}, found another signature")
+
+
+def check_list(positions: tuple[int, ...], *, within: Collection[int], me: int, threshold: int, stage: Stage) -> None:
+    """A list of partners is within that of the stage before, long enough, and has this partner in it."""
+    if not set(positions) <= set(within):
+        raise Abort(stage, Reason.NOT_LISTED, "expected partners of the stage before only, found another")
+    if me not in positions:
+        raise Abort(stage, Reason.NOT_LISTED, "expected this partner in the list, found it missing")
+    if len(positions) < threshold:
+        raise Abort(stage, Reason.TOO_FEW, f"expected at least {threshold} partners, found {len(positions)}")
+
+
+def check_holders(neighbours: tuple[int, ...], present: Collection[int], *, needed: int, stage: Stage) -> None:
+    """Enough holders of this partner's shares live: with fewer it might be alone with the server's own."""
+    live = len(set(neighbours) & set(present)) + 1
+    if live < needed:
+        raise Abort(stage, Reason.TOO_FEW, f"expected at least {needed} live holders of shares, found {live}")

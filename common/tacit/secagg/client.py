@@ -1,0 +1,228 @@
+"""The partner's side: five stages, each a function from a state and bytes to the next state and bytes.
+
+Source: Bonawitz et al. 2017, ePrint 2017/281, figure 4, with the additions of its section 6 against a server that
+lies. What goes beyond it: shares, masks and signatures are bound to the keys that everyone was shown (`session`), and
+masks to what was asked in stage 2 (`request`), so that partners who got different models or jobs have masks that do
+not cancel (against Pasquini, Francati, Ateniese 2022, arXiv:2111.07380).
+
+Nothing here reads a clock, a file or a socket; randomness is an argument. A failed check raises `Abort`, and the
+caller lets go of the state, which is all that holds the round's secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tacit.secagg.abort import Abort, Reason, Stage
+from tacit.secagg.bindings import (
+    advert_text,
+    agreement_text,
+    commitment,
+    pair_key,
+    seed_key,
+    session_of,
+    share_address,
+)
+from tacit.secagg.checks import check_adverts, check_company, check_holders, check_list, check_round
+from tacit.secagg.constants import KEY, SHARE
+from tacit.secagg.graph import Graph
+from tacit.secagg.keys import Digest, PublicKey, Secret, agree, derive, open_sealed, public_of, seal, sign, verifies
+from tacit.secagg.messages import (
+    Advert,
+    Agreement,
+    Envelopes,
+    Inbox,
+    MaskedVector,
+    Quorum,
+    Reveal,
+    Roster,
+    Survivors,
+    decode,
+    encode,
+)
+from tacit.secagg.prg import add_mask
+from tacit.secagg.round import Party, Round
+from tacit.secagg.shamir import split
+from tacit.secagg.states import Advertised, Agreed, Done, Masked, Opened, Session, Shared
+
+__all__ = ["advertise", "approve", "mask", "open_shares", "share", "unmask"]
+
+Random = Callable[[int], bytes]
+S = TypeVar("S")
+
+
+def advertise(new: Round, party: Party, *, random: Random) -> tuple[Advertised, bytes]:
+    """Stage 0: fresh keys for a round that the partner's rules allow; gives an `Advert`.
+
+    The caller has looked whether the round comes after all others (`Seen`) and whether the job is one it allows.
+
+    Raises:
+        Abort: not in the cohort; another key under a pinned name; a threshold under the floor; too few accepted peers
+            or too many strangers.
+    """
+    me = check_round(new, party)
+    share_key, mask_key = Secret(random(KEY)), Secret(random(KEY))
+    shown = public_of(share_key), public_of(mask_key)
+    signature = sign(party.key, advert_text(new, sender=me, share_key=shown[0], mask_key=shown[1]))
+    advert = Advert(me, *shown, signature)
+    return Advertised(new, party, me, share_key, mask_key, advert), encode(advert, context=new.context)
+
+
+def share(state: Advertised, data: bytes, *, random: Random) -> tuple[Shared, bytes]:
+    """Stage 1: check everyone's keys (a `Roster`), share the seed and the mask key; gives `Envelopes`.
+
+    Raises:
+        Abort: a state out of order; a signature that is not the pinned identity's; own keys missing or changed; a key
+            or a partner twice; too few, or too few accepted.
+    """
+    _expect(state, Advertised, Stage.SHARE)
+    session = _begin_session(state, data)
+    seed, needed = Secret(random(KEY)), session.graph.needed(state.me)
+    check_holders(session.neighbours, session.adverts, needed=needed, stage=Stage.SHARE)
+    holders = [j + 1 for j in (*session.neighbours, state.me)]  # the value at 0 is the secret itself
+    seeds, keys = (split(s, threshold=needed, holders=holders, random=random) for s in (seed, state.mask_key))
+    sealed = tuple((j, _seal(session, j, seeds[j + 1] + keys[j + 1])) for j in session.neighbours)
+    envelopes = Envelopes(state.me, commitment(seed, session=session.digest, owner=state.me), sealed)
+    kept = seeds[state.me + 1], keys[state.me + 1]
+    return Shared(session, seed, kept), encode(envelopes, context=state.round.context)
+
+
+def open_shares(state: Shared, data: bytes) -> Opened:
+    """Stage 2, before any training: open the shares that the neighbours sealed (an `Inbox`).
+
+    Raises:
+        Abort: a state out of order; a list that is not within U1, too short or without this partner; a share that is
+            missing, left over or does not open.
+    """
+    stage = Stage.MASK
+    _expect(state, Shared, stage)
+    session, begun = state.session, state.session.begun
+    inbox = decode(Inbox, data, context=begun.round.context)
+    check_list(inbox.present, within=session.adverts, me=begun.me, threshold=begun.round.threshold, stage=stage)
+    check_company(begun.round, begun.party, inbox.present, stage=stage)
+    present = frozenset(inbox.present)
+    check_holders(session.neighbours, present, needed=session.graph.needed(begun.me), stage=stage)
+    if [sender for sender, _ in inbox.sealed] != [j for j in session.neighbours if j in present]:
+        raise Abort(stage, Reason.SHARE, "expected one share of every neighbour, found some missing or left over")
+    held = {sender: _open(session, sender, sealed) for sender, sealed in inbox.sealed}
+    return Opened(state, {**held, begun.me: state.kept}, present)
+
+
+def mask(state: Opened, vector: MaskedVector, *, request: Digest) -> Masked:
+    """Stage 2: mask `vector` in place; it is then what leaves the machine.
+
+    Args:
+        vector: integers modulo 2^32 and 2^64, whose plain values are gone afterwards.
+        request: hash of all that this partner was asked in stage 2.
+
+    Raises:
+        Abort: a state out of order; a vector of another length or kind.
+
+    Guarantee: to whoever lacks `b`, or lacks the mask shared with a single honest neighbour, the result is as random
+    as AES-256. Stage 4 gives out what rebuilds one of the two, never both.
+    """
+    _expect(state, Opened, Stage.MASK)
+    session, begun = state.shared.session, state.shared.session.begun
+    vector.check(update=begun.round.update, counters=begun.round.counters, stage=Stage.MASK)
+    channels = vector.channels()
+    for name, values in channels:
+        add_mask(values, seed_key(state.shared.seed, session=session.digest, owner=begun.me, channel=name), sign=1)
+    for j in session.neighbours:
+        if j not in state.present:
+            continue
+        secret = _agree(begun.mask_key, session.adverts[j].mask_key, name=begun.round.members[j].name, stage=Stage.MASK)
+        for name, values in channels:
+            key = pair_key(secret, session=session.digest, request=request, pair=(begun.me, j), channel=name)
+            add_mask(values, key, sign=1 if begun.me < j else -1)
+    needed = session.graph.needed(begun.me)
+    facts = session.digest, request, session.neighbours, needed, state.held, state.present
+    return Masked(begun.round, begun.party, begun.me, *facts)
+
+
+def approve(state: Masked, data: bytes) -> tuple[Agreed, bytes]:
+    """Stage 3: sign the list of survivors (a `Survivors`), once; gives an `Agreement`.
+
+    Raises:
+        Abort: a state out of order; a list that is not within U2, too short or without this partner; too few accepted
+            survivors, or too few that hold this partner's shares.
+    """
+    stage = Stage.AGREE
+    _expect(state, Masked, stage)
+    survivors = decode(Survivors, data, context=state.round.context).survivors
+    check_list(survivors, within=state.present, me=state.me, threshold=state.round.threshold, stage=stage)
+    check_company(state.round, state.party, survivors, stage=stage)
+    check_holders(state.neighbours, survivors, needed=state.needed, stage=stage)
+    text = agreement_text(state.round, session=state.session, request=state.request, survivors=survivors)
+    answer = Agreement(state.me, sign(state.party.key, text))
+    return Agreed(state, survivors), encode(answer, context=state.round.context)
+
+
+def unmask(state: Agreed, data: bytes) -> tuple[Done, bytes]:
+    """Stage 4: once a threshold of survivors signed the same list (a `Quorum`), one share an owner; gives a `Reveal`.
+
+    Raises:
+        Abort: a state out of order; fewer signatures than the threshold, one of somebody else or over anything else.
+
+    Guarantee: for no owner are both shares ever given, and none twice: the state that could is gone.
+    """
+    stage = Stage.UNMASK
+    _expect(state, Agreed, stage)
+    masked, survivors = state.masked, frozenset(state.survivors)
+    quorum = decode(Quorum, data, context=masked.round.context).agreements
+    if len(quorum) < masked.round.threshold:
+        found = f"expected {masked.round.threshold} signatures of survivors, found {len(quorum)}"
+        raise Abort(stage, Reason.TOO_FEW, found)
+    text = agreement_text(masked.round, session=masked.session, request=masked.request, survivors=state.survivors)
+    for signed in quorum:
+        if signed.sender not in survivors:
+            raise Abort(stage, Reason.NOT_LISTED, "expected signatures of survivors only, found another's")
+        member = masked.round.members[signed.sender]
+        if not verifies(signed.signature, identity=member.identity, message=text):
+            found = f"expected a signature of {member.name} over the same survivors, found another"
+            raise Abort(stage, Reason.SIGNATURE, found)
+    shares = tuple((owner, pair[owner not in survivors]) for owner, pair in sorted(masked.held.items()))
+    return Done(), encode(Reveal(masked.me, shares), context=masked.round.context)
+
+
+def _expect(state: object, kind: type[S], stage: Stage) -> None:
+    if not isinstance(state, kind):
+        found = f"expected a partner in state {kind.__name__}, found {type(state).__name__}"
+        raise Abort(stage, Reason.ORDER, found)
+
+
+def _begin_session(state: Advertised, data: bytes) -> Session:
+    new = state.round
+    adverts = {advert.sender: advert for advert in decode(Roster, data, context=new.context).adverts}
+    check_adverts(new, adverts, own=state.advert)
+    check_company(new, state.party, adverts, stage=Stage.SHARE)
+    digest = session_of(new, data)
+    graph = Graph(len(new.members), threshold=new.threshold, edges=new.edges, session=digest, present=adverts)
+    return Session(state, adverts, digest, graph, tuple(graph.neighbours(state.me)))
+
+
+def _seal(session: Session, receiver: int, plain: bytes) -> bytes:
+    address = share_address(session.digest, sender=session.begun.me, receiver=receiver)
+    return seal(_envelope_key(session, receiver, address, stage=Stage.SHARE), plain, bound=address)
+
+
+def _open(session: Session, sender: int, sealed: bytes) -> tuple[Secret, Secret]:
+    address = share_address(session.digest, sender=sender, receiver=session.begun.me)
+    plain = open_sealed(_envelope_key(session, sender, address, stage=Stage.MASK), sealed, bound=address)
+    if plain is None:
+        name = session.begun.round.members[sender].name
+        raise Abort(Stage.MASK, Reason.SHARE, f"expected a share from {name} that opens, found one that does not")
+    return Secret(plain[:SHARE]), Secret(plain[SHARE:])
+
+
+def _envelope_key(session: Session, peer: int, address: bytes, *, stage: Stage) -> Secret:
+    name = session.begun.round.members[peer].name
+    return derive(_agree(session.begun.share_key, session.adverts[peer].share_key, name=name, stage=stage), address)
+
+
+def _agree(key: Secret, peer: PublicKey, *, name: str, stage: Stage) -> Secret:
+    try:
+        return agree(key, peer)
+    except ValueError:
+        found = f"expected a key of {name} that gives a secret, found one that does not"
+        raise Abort(stage, Reason.KEY, found) from None

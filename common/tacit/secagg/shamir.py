@@ -1,0 +1,88 @@
+"""Sharing a 32-byte secret so that `threshold` shares rebuild it and fewer say nothing.
+
+Source: Shamir, How to share a secret, CACM 22 (11), 1979. The field has a prime of 257 bits (`constants.PRIME`); the
+share of holder x is the value at x of a random polynomial whose value at 0 is the secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
+
+from tacit.secagg.constants import KEY, PRIME, SHARE
+from tacit.secagg.keys import Secret
+
+__all__ = ["combine", "split"]
+
+_WIDE = 48  # bytes drawn for a coefficient: reduced modulo the prime they are off uniform by less than 2^-127
+_LAZY = 16  # steps of Horner's rule between reductions
+
+
+def split(
+    secret: Secret, *, threshold: int, holders: Sequence[int], random: Callable[[int], bytes]
+) -> dict[int, Secret]:
+    """Shares of `secret`, 33 bytes each, by holder.
+
+    Args:
+        secret: 32 bytes.
+        threshold: shares that rebuild it, from 1 to the number of holders.
+        holders: distinct numbers above 0, where the polynomial is evaluated.
+        random: gives as many random bytes as it is asked for.
+
+    Raises:
+        ValueError: anything else.
+
+    Guarantee: any `threshold - 1` shares are, but for 2^-127 a coefficient, independent of the secret.
+    """
+    if len(secret) != KEY or not 1 <= threshold <= len(holders):
+        raise ValueError(f"expected {KEY} bytes and a threshold from 1 to {len(holders)}, found {threshold}")
+    if len(set(holders)) != len(holders) or min(holders) < 1:
+        raise ValueError("expected distinct holders above 0, found one at 0 or twice")
+    drawn = random(_WIDE * (threshold - 1))
+    falling = [int.from_bytes(drawn[i : i + _WIDE], "big") % PRIME for i in range(0, len(drawn), _WIDE)]
+    falling.append(int.from_bytes(secret, "big"))
+    return {x: Secret(_value(falling, x).to_bytes(SHARE, "big")) for x in holders}
+
+
+def _value(falling: Sequence[int], x: int) -> int:
+    """The polynomial with coefficients `falling`, of the highest power first, at `x`, by Horner's rule."""
+    value = 0
+    for i, coefficient in enumerate(falling):
+        value = value * x + coefficient
+        if i % _LAZY == 0:
+            value %= PRIME
+    return value % PRIME
+
+
+def combine(shares: Mapping[int, bytes]) -> Secret:
+    """The secret whose polynomial goes through all of `shares`, 33 bytes each by holder.
+
+    It is the shared one where these are `threshold` or more right shares; the caller checks that against something
+    public, since wrong shares give another secret.
+
+    Raises:
+        ValueError: no share, or shares that belong to no 32-byte secret.
+    """
+    weights = _weights(tuple(shares))
+    found = sum(w * int.from_bytes(share, "big") for w, share in zip(weights, shares.values(), strict=True)) % PRIME
+    if not shares or found >> (8 * KEY):
+        raise ValueError("expected shares of one secret, found others")
+    return Secret(found.to_bytes(KEY, "big"))
+
+
+@lru_cache(maxsize=64)
+def _weights(holders: tuple[int, ...]) -> tuple[int, ...]:
+    """Lagrange's weights at 0: the product over the other holders y of y / (y - x)."""
+    # All denominators are inverted at once (Montgomery, Math. Comp. 48, 1987): one inverse, three products each.
+    denominators = [x * prod(y - x for y in holders if y != x) for x in holders]
+    everything = prod(holders)
+    before = [1]
+    for denominator in denominators:
+        before.append(before[-1] * denominator % PRIME)
+    inverse = pow(before[-1], -1, PRIME)
+    weights = []
+    for i in reversed(range(len(holders))):
+        weights.append(everything * inverse * before[i] % PRIME)
+        inverse = inverse * denominators[i] % PRIME
+    return tuple(reversed(weights))
