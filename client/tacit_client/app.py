@@ -13,8 +13,11 @@ from flwr.clientapp.typing import Mod
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
-from tacit.wire import Ask, Hello, Parcel, Refusal
-from tacit_client import partner
+from tacit.secagg.abort import Abort
+from tacit.secagg.round import Party
+from tacit.wire import Ask, Hello, Invite, Letter, Parcel, Refusal
+from tacit_client import masking, partner
+from tacit_client.masking import Standing, refuse_clear
 from tacit_client.partner import Site
 from tacit_client.train import Trainer
 
@@ -29,15 +32,21 @@ class Desk:
         name: of the partner behind a Flower context.
         site: the partner's site for a job. Raises BadInput where its data does not fit.
         trainer: a trainer for a job, and the number of classes.
+        party: the partner's identity key and rules.
+        recall: where the partner stands in secure aggregation.
+        keep: the opposite.
     """
 
     name: Callable[[Context], str]
     site: Callable[[Context, Job], Site]
     trainer: Callable[[Job], tuple[Trainer, int]]
+    party: Callable[[Context], Party]
+    recall: Callable[[Context], Standing]
+    keep: Callable[[Context, Standing], None]
 
 
 def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
-    """A ClientApp with handlers for hello, train, evaluate and statement.
+    """A ClientApp with handlers for hello, train, evaluate, statement and the stages of secure aggregation.
 
     Guarantee: a message is decoded strictly as data; nothing in it is ever imported, evaluated or run.
     """
@@ -45,44 +54,93 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        return _answer(message, Hello(desk.name(context)).pack())
+        return _answer(message, Hello(desk.name(context), desk.party(context).identity).pack())
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        def work(ask: Ask) -> Parcel:
-            trainer, _ = desk.trainer(ask.job)
-            return partner.take_part(ask, desk.site(context, ask.job), trainer).pack()
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            ask = Ask.unpack(parcel)
+            refuse_clear(ask.job, ask.run, standing)
+            site, (trainer, _) = desk.site(context, ask.job), desk.trainer(ask.job)
+            if not ask.job.aggregation.secure:
+                return standing, partner.take_part(ask, site, trainer).pack()
+            standing, answer = partner.take_part_masked(ask, site, trainer, standing)
+            return standing, answer.pack()
 
-        return _answer(message, _serve(desk.name(context), message, work))
+        return _serve(desk, message, context, work)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        def work(ask: Ask) -> Parcel:
-            trainer, classes = desk.trainer(ask.job)
-            return partner.judge(ask, desk.site(context, ask.job), trainer, classes=classes).pack()
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            ask = Ask.unpack(parcel)
+            refuse_clear(ask.job, ask.run, standing)
+            site, (trainer, classes) = desk.site(context, ask.job), desk.trainer(ask.job)
+            if not ask.job.aggregation.secure:
+                return standing, partner.judge(ask, site, trainer, classes=classes).pack()
+            standing, answer = partner.judge_masked(ask, site, trainer, standing, classes=classes)
+            return standing, answer.pack()
 
-        return _answer(message, _serve(desk.name(context), message, work))
+        return _serve(desk, message, context, work)
 
     @app.query("statement")
     def statement(message: Message, context: Context) -> Message:
-        def work(ask: Ask) -> Parcel:
-            return partner.state(ask.run, desk.site(context, ask.job)).pack()
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            ask = Ask.unpack(parcel)
+            return standing, partner.state(ask.run, desk.site(context, ask.job)).pack()
 
-        return _answer(message, _serve(desk.name(context), message, work))
+        return _serve(desk, message, context, work)
 
+    @app.query("advertise")
+    def advertise(message: Message, context: Context) -> Message:
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            invite = Invite.unpack(parcel)
+            desk.site(context, invite.job)  # refuses a job that this partner's data does not fit
+            standing, letter = masking.advertise(invite, standing, party=desk.party(context))
+            return standing, letter.pack()
+
+        return _serve(desk, message, context, work)
+
+    for name, stage in (("share", masking.share), ("agree", masking.approve), ("unmask", masking.unmask)):
+        app.query(name)(_stage(desk, stage))
     return app
 
 
-def _serve(name: str, message: Message, work: Callable[[Ask], Parcel]) -> Parcel:
-    """The work's answer, or a refusal that says why there is none."""
+def _stage(desk: Desk, stage: Callable[..., tuple[Standing, Letter]]) -> Callable[[Message, Context], Message]:
+    """The handler of a stage in which letters are exchanged."""
+
+    def handle(message: Message, context: Context) -> Message:
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            standing, letter = stage(Letter.unpack(parcel), standing, party=desk.party(context))
+            return standing, letter.pack()
+
+        return _serve(desk, message, context, work)
+
+    return handle
+
+
+def _serve(
+    desk: Desk,
+    message: Message,
+    context: Context,
+    work: Callable[[Parcel, Standing], tuple[Standing, Parcel]],
+) -> Message:
+    """The work's answer, or a refusal that says why there is none.
+
+    Guarantee: after a failed check, or any other error, nothing of the round at hand is left here.
+    """
+    name, standing = desk.name(context), desk.recall(context)
+    after = standing.left()
     try:
-        return work(Ask.unpack(to_parcel(message.content)))
-    except BadInput as error:
-        return Refusal(name, f"{error.message}; {error.hint}").pack()
+        after, parcel = work(to_parcel(message.content), standing)
+    except (Abort, BadInput) as error:
+        parcel = Refusal(name, f"{error.message}; {error.hint}").pack()
     except torch.OutOfMemoryError:
-        return Refusal(
+        parcel = Refusal(
             name, "expected enough device memory for a physical batch, found too little; lower max_physical_batch"
         ).pack()
+    finally:
+        desk.keep(context, after)
+    return _answer(message, parcel)
 
 
 def _answer(message: Message, parcel: Parcel) -> Message:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tacit.check import contradiction, parse
 from tacit.errors import BadInput
+from tacit.secagg.graph import default_threshold
 
 __all__ = [
     "NEEDS_SINGLE_UPDATES",
@@ -178,16 +179,36 @@ class AggregationSection(_Section):
     """A round begins only when this many partners can be asked."""
     cohort: PositiveInt | None = None
     """Partners asked in a round, chosen at random; all that are there when left out."""
-    threshold: PositiveInt = 3
-    """Replies without which a round is abandoned."""
+    threshold: PositiveInt | None = None
+    """Replies without which a round is abandoned: two thirds of the cohort, rounded down, and one more. With secure
+    aggregation a lower number counts as that one; without, it is 3 or `min_cohort` when left out."""
     round_timeout: PositiveFloat = 600.0
     """Seconds to wait for a round's replies."""
+    stage_timeout: PositiveFloat = 120.0
+    """Seconds to wait for the replies of a stage of secure aggregation in which nobody trains."""
+    max_update_norm: PositiveFloat = 100.0
+    """L2 bound of a partner's whole update; a longer one is shrunk to it, and the history counts these."""
     weighting: Literal["uniform", "examples"] = "uniform"
-    """How partners weigh in the mean. Example counts are exact facts: only where nothing is protected."""
+    """How partners weigh in the mean. By examples: with their count, to two digits where a mechanism protects it."""
+    max_weight: PositiveInt = 10_000
+    """The most examples that a partner counts for."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.threshold > self.min_cohort:
+        size = self.cohort or self.min_cohort
+        if self.secure and self.min_cohort < 3:
+            raise contradiction(
+                f"expected aggregation.min_cohort of at least 3 with aggregation.secure = true, found "
+                f"{self.min_cohort}: of a sum of two, each knows the other's part",
+                hint="raise aggregation.min_cohort, or set aggregation.secure = false",
+            )
+        if self.secure and self.threshold is not None and 2 * self.threshold <= size:
+            raise contradiction(
+                f"expected aggregation.threshold above half of the cohort of {size} with aggregation.secure = true, "
+                f"found {self.threshold}: half could be unmasked beside another half",
+                hint=f"raise aggregation.threshold to {default_threshold(size)}, or leave it out",
+            )
+        if self.threshold is not None and self.threshold > self.min_cohort:
             raise contradiction(
                 f"expected aggregation.threshold to be at most min_cohort {self.min_cohort}, found {self.threshold}",
                 hint="lower aggregation.threshold or raise aggregation.min_cohort",
@@ -198,6 +219,12 @@ class AggregationSection(_Section):
                 hint="raise aggregation.cohort or lower aggregation.min_cohort",
             )
         return self
+
+    def needed(self, cohort: int) -> int:
+        """Replies without which a round with `cohort` partners is abandoned."""
+        if self.secure:
+            return max(self.threshold or 0, default_threshold(cohort))
+        return self.threshold or min(3, self.min_cohort)
 
 
 class EvaluationSection(_Section):
@@ -281,16 +308,12 @@ class Job(_Section):
                 "which needs every partner's own update",
                 hint="use fedavg, fedavgm, fedadam, fedyogi or fedadagrad, or set aggregation.secure = false",
             )
-        if self.aggregation.secure:
+        exposed = self.privacy.mechanism != "none" and not self.aggregation.secure
+        if exposed and self.aggregation.weighting == "examples":
             raise contradiction(
-                "expected aggregation.secure = false, found true: secure aggregation is not built yet",
-                hint="set aggregation.secure = false; the server then sees each partner's update",
-            )
-        if self.privacy.mechanism != "none" and self.aggregation.weighting == "examples":
-            raise contradiction(
-                "expected aggregation.weighting = uniform with a private mechanism, found examples: "
-                "exact counts would leave in clear",
-                hint='set aggregation.weighting = "uniform"',
+                "expected aggregation.weighting = uniform with a private mechanism and aggregation.secure = false, "
+                "found examples: counts would leave in clear",
+                hint='set aggregation.weighting = "uniform" or aggregation.secure = true',
             )
         return self
 

@@ -6,6 +6,7 @@ strict: an unknown, missing or mistyped field is an error, and nothing but data 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,17 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.check import parse
+from tacit.codec import Writer
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.events import Event
+from tacit.secagg.constants import KEY
+from tacit.secagg.keys import Digest, PublicKey
+from tacit.secagg.messages import MaskedVector
 
 __all__ = [
+    "ADVERTISE",
+    "AGREE",
     "EVALUATE",
     "HELLO",
+    "SHARE",
     "STATEMENT",
     "TRAIN",
+    "UNMASK",
     "Ask",
     "Hello",
+    "Invite",
+    "Letter",
+    "MaskedUpdate",
     "Parcel",
     "Refusal",
     "Score",
@@ -38,14 +50,25 @@ TRAIN = "train"
 EVALUATE = "evaluate"
 HELLO = "query.hello"
 STATEMENT = "query.statement"
+# The stages of secure aggregation; stage 2, `mask`, is the training or evaluation itself.
+ADVERTISE = "query.advertise"
+SHARE = "query.share"
+AGREE = "query.agree"
+UNMASK = "query.unmask"
 
 Scalar = str | int | float
-_KINDS: dict[str, type] = {"float32": np.float32, "int64": np.int64}
+_KINDS: dict[str, type] = {
+    "float32": np.float32,
+    "int64": np.int64,
+    "uint8": np.uint8,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+}
 
 
 @dataclass(frozen=True, repr=False)
 class Parcel:
-    """Arrays (float32 or int64, one dimension) and scalars by name."""
+    """Arrays (one dimension, of a kind in `_KINDS`) and scalars by name."""
 
     arrays: Mapping[str, NDArray[Any]]
     scalars: Mapping[str, Scalar]
@@ -57,6 +80,10 @@ class Parcel:
             shown = "nothing" if found is None else f"{found.dtype} of {found.ndim} dimensions"
             raise _unfit(f"array {name} of {dtype}", shown)
         return found
+
+    def bytes(self, name: str) -> bytes:
+        """The array of bytes called `name`. Raises BadInput."""
+        return self.array(name, dtype="uint8").tobytes()
 
     def text(self, name: str) -> str:
         """The text called `name`. Raises BadInput."""
@@ -96,6 +123,7 @@ class Ask:
         round: 1-based.
         attempt: counts the tries at a round.
         vector: the global model, float32 `[d]`.
+        inbox: with secure aggregation, the shares that peers sealed for this partner (`tacit.secagg.messages.Inbox`).
     """
 
     job: Job
@@ -103,6 +131,13 @@ class Ask:
     round: int
     attempt: int
     vector: NDArray[np.float32]
+    inbox: bytes | None = None
+
+    def request(self) -> Digest:
+        """Hash of what is asked, the same for every partner: masks are bound to it."""
+        facts = Writer().text(self.job.hash()).text(self.run).number(self.round, size=4).number(self.attempt, size=4)
+        model = self.vector.astype("<f4", copy=False)
+        return Digest(hashlib.sha256(facts.done() + hashlib.sha256(model.data).digest()).digest())
 
     def pack(self) -> Parcel:
         scalars: dict[str, Scalar] = {
@@ -111,33 +146,77 @@ class Ask:
             "round": self.round,
             "attempt": self.attempt,
         }
-        return Parcel({"model": self.vector}, scalars)
+        inbox = {} if self.inbox is None else {"inbox": _array(self.inbox)}
+        return Parcel({"model": self.vector, **inbox}, scalars)
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Ask:
-        parcel.only(arrays={"model"}, scalars={"job", "run", "round", "attempt"})
+        sealed = "inbox" in parcel.arrays
+        parcel.only(arrays={"model", *(["inbox"] if sealed else [])}, scalars={"job", "run", "round", "attempt"})
         return cls(
             job=parse(Job, _object(parcel.text("job")), where="the job"),
             run=parcel.text("run"),
             round=parcel.integer("round"),
             attempt=parcel.integer("attempt"),
             vector=parcel.array("model", dtype="float32"),
+            inbox=parcel.bytes("inbox") if sealed else None,
         )
 
 
 @dataclass(frozen=True)
 class Hello:
-    """A partner's name."""
+    """A partner's name, and its Ed25519 identity key. Peers go by the keys they pinned, not by what is said here."""
 
     name: str
+    identity: PublicKey
 
     def pack(self) -> Parcel:
-        return Parcel({}, {"kind": "hello", "name": self.name})
+        return Parcel({"identity": _array(self.identity)}, {"kind": "hello", "name": self.name})
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Hello:
-        parcel.only(arrays=set(), scalars={"kind", "name"})
-        return cls(parcel.text("name"))
+        parcel.only(arrays={"identity"}, scalars={"kind", "name"})
+        identity = parcel.bytes("identity")
+        if len(identity) != KEY:
+            raise _unfit(f"an identity key of {KEY} bytes", str(len(identity)))
+        return cls(parcel.text("name"), PublicKey(identity))
+
+
+@dataclass(frozen=True)
+class Invite:
+    """The server opens a round of secure aggregation.
+
+    Attributes:
+        job: so that the partner sees what the round is for.
+        round: `tacit.secagg.round.Round`, encoded.
+    """
+
+    job: Job
+    round: bytes
+
+    def pack(self) -> Parcel:
+        return Parcel({"round": _array(self.round)}, {"job": self.job.model_dump_json()})
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Invite:
+        parcel.only(arrays={"round"}, scalars={"job"})
+        return cls(parse(Job, _object(parcel.text("job")), where="the job"), parcel.bytes("round"))
+
+
+@dataclass(frozen=True, repr=False)
+class Letter:
+    """A message of secure aggregation (`tacit.secagg.messages`), either way; `name` is its sender."""
+
+    name: str
+    body: bytes
+
+    def pack(self) -> Parcel:
+        return Parcel({"body": _array(self.body)}, {"kind": "letter", "name": self.name})
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> Letter:
+        parcel.only(arrays={"body"}, scalars={"kind", "name"})
+        return cls(parcel.text("name"), parcel.bytes("body"))
 
 
 @dataclass(frozen=True)
@@ -164,6 +243,7 @@ class Update:
         name: the partner.
         delta: trained minus global model, float32 `[d]`.
         counters: int64; the weight of the update where the job weighs by examples, else empty.
+        clipped: whether the update was longer than `max_update_norm`.
         events: what this partner has released in this run so far.
         seconds: of training.
     """
@@ -171,25 +251,54 @@ class Update:
     name: str
     delta: NDArray[np.float32]
     counters: NDArray[np.int64]
+    clipped: bool
     events: tuple[Event, ...]
     seconds: float
 
     def pack(self) -> Parcel:
         return Parcel(
             {"delta": self.delta, "counters": self.counters},
-            {"kind": "update", "name": self.name, "events": _write_events(self.events), "seconds": self.seconds},
+            {
+                "kind": "update",
+                "name": self.name,
+                "clipped": int(self.clipped),
+                "events": _write_events(self.events),
+                "seconds": self.seconds,
+            },
         )
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Update:
-        parcel.only(arrays={"delta", "counters"}, scalars={"kind", "name", "events", "seconds"})
+        parcel.only(arrays={"delta", "counters"}, scalars={"kind", "name", "clipped", "events", "seconds"})
         return cls(
             name=parcel.text("name"),
             delta=parcel.array("delta", dtype="float32"),
             counters=parcel.array("counters", dtype="int64"),
+            clipped=parcel.integer("clipped") > 0,
             events=_read_events(parcel.text("events")),
             seconds=parcel.real("seconds"),
         )
+
+
+@dataclass(frozen=True, repr=False)
+class MaskedUpdate:
+    """A partner's round under secure aggregation: masked vectors, and what it has released in this run so far."""
+
+    name: str
+    vector: MaskedVector
+    events: tuple[Event, ...]
+
+    def pack(self) -> Parcel:
+        return Parcel(
+            dict(self.vector.channels()),
+            {"kind": "masked", "name": self.name, "events": _write_events(self.events)},
+        )
+
+    @classmethod
+    def unpack(cls, parcel: Parcel) -> MaskedUpdate:
+        parcel.only(arrays={"update", "counters"}, scalars={"kind", "name", "events"})
+        vector = MaskedVector(parcel.array("update", dtype="uint32"), parcel.array("counters", dtype="uint64"))
+        return cls(parcel.text("name"), vector, _read_events(parcel.text("events")))
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,6 +331,10 @@ class Statement:
     def unpack(cls, parcel: Parcel) -> Statement:
         parcel.only(arrays=set(), scalars={"kind", "name", "events"})
         return cls(parcel.text("name"), _read_events(parcel.text("events")))
+
+
+def _array(data: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(data, dtype=np.uint8)
 
 
 def _write_events(events: tuple[Event, ...]) -> str:

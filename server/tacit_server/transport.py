@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.serverapp import Grid
 
 from tacit.errors import BadInput, JobFailed
@@ -45,17 +45,16 @@ def wait_for_nodes(grid: Grid, *, least: int, timeout: float) -> list[int]:
 
 
 def exchange(
-    grid: Grid, parcel: Parcel, *, kind: str, nodes: list[int], timeout: float, group: str, stop: threading.Event
+    grid: Grid, parcels: Mapping[int, Parcel], *, kind: str, timeout: float, group: str, stop: threading.Event
 ) -> Iterator[tuple[int, Parcel | Failure]]:
-    """Send one parcel to every node and yield the answers as they come, at most one a node.
+    """Send each node its parcel and yield the answers as they come, at most one a node.
 
     A node that has not answered after `timeout` seconds is left out: its answer, should it still come, is never
     looked at.
 
     Args:
-        parcel: the same for all; its arrays are encoded once.
+        parcels: by node id; an array that several of them hold is encoded once.
         kind: Flower's message type.
-        nodes: ids of the receivers.
         timeout: seconds, for all answers together.
         group: Flower's group id, here the round.
         stop: set from another thread to leave.
@@ -63,8 +62,11 @@ def exchange(
     Raises:
         KeyboardInterrupt: `stop` was set.
     """
-    content = to_records(parcel)
-    messages = [Message(content, node, kind, ttl=timeout + 60.0, group_id=group) for node in nodes]
+    written: dict[int, Array] = {}
+    messages = [
+        Message(to_records(parcel, written=written), node, kind, ttl=timeout + 60.0, group_id=group)
+        for node, parcel in parcels.items()
+    ]
     deadline = time.monotonic() + timeout
     waiting = {name for name in grid.push_messages(messages) if name}
     pause = _SHORTEST_PAUSE

@@ -18,12 +18,28 @@ from tacit.wire import Parcel, Scalar
 __all__ = ["to_parcel", "to_records"]
 
 _RAW = "tacit.raw.v1"
-_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "int64": np.dtype("<i8"),
+    "uint8": np.dtype("u1"),
+    "uint32": np.dtype("<u4"),
+    "uint64": np.dtype("<u8"),
+}
 
 
-def to_records(parcel: Parcel) -> RecordDict:
-    """`parcel` as the content of a Flower message."""
-    arrays = ArrayRecord({name: _write(array) for name, array in parcel.arrays.items()})
+def to_records(parcel: Parcel, *, written: dict[int, Array] | None = None) -> RecordDict:
+    """`parcel` as the content of a Flower message.
+
+    Args:
+        written: arrays by `id` that were encoded before and are used again, as the model is in the messages of one
+            round; filled by this call. The caller keeps the arrays alive meanwhile.
+    """
+    known = {} if written is None else written
+    arrays = ArrayRecord()
+    for name, array in parcel.arrays.items():
+        if id(array) not in known:
+            known[id(array)] = _write(array)
+        arrays[name] = known[id(array)]
     return RecordDict({"arrays": arrays, "scalars": ConfigRecord(dict(parcel.scalars))})
 
 

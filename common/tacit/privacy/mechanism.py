@@ -136,6 +136,18 @@ def plan(job: Job, *, examples: int) -> Mechanism:
     )
 
 
+def weight(job: Job, *, examples: int) -> int:
+    """How much a partner with `examples` training examples counts in the mean, from 1 to `max_weight`.
+
+    Guarantee: where a mechanism protects the data this depends on the count through its first two digits only, which
+    the accounting publishes anyway.
+    """
+    if job.aggregation.weighting == "uniform":
+        return 1
+    known = examples if job.privacy.mechanism == "none" else _two_digits(examples)[0]
+    return min(known, job.aggregation.max_weight)
+
+
 def _given(value: float | None) -> float:
     if value is None:
         raise BadInput("expected epsilon, delta and max_grad_norm with dp-sgd, found a gap", hint="load the job anew")

@@ -44,7 +44,7 @@ from tacit.secagg.messages import (
 from tacit.secagg.prg import add_mask
 from tacit.secagg.round import Party, Round
 from tacit.secagg.shamir import split
-from tacit.secagg.states import Advertised, Agreed, Done, Masked, Opened, Session, Shared
+from tacit.secagg.states import Advertised, Agreed, Done, Masked, Opened, Session, Shared, State
 
 __all__ = ["advertise", "approve", "mask", "open_shares", "share", "unmask"]
 
@@ -69,14 +69,14 @@ def advertise(new: Round, party: Party, *, random: Random) -> tuple[Advertised, 
     return Advertised(new, party, me, share_key, mask_key, advert), encode(advert, context=new.context)
 
 
-def share(state: Advertised, data: bytes, *, random: Random) -> tuple[Shared, bytes]:
+def share(state: State | None, data: bytes, *, random: Random) -> tuple[Shared, bytes]:
     """Stage 1: check everyone's keys (a `Roster`), share the seed and the mask key; gives `Envelopes`.
 
     Raises:
         Abort: a state out of order; a signature that is not the pinned identity's; own keys missing or changed; a key
             or a partner twice; too few, or too few accepted.
     """
-    _expect(state, Advertised, Stage.SHARE)
+    state = _expect(state, Advertised, Stage.SHARE)
     session = _begin_session(state, data)
     seed, needed = Secret(random(KEY)), session.graph.needed(state.me)
     check_holders(session.neighbours, session.adverts, needed=needed, stage=Stage.SHARE)
@@ -88,7 +88,7 @@ def share(state: Advertised, data: bytes, *, random: Random) -> tuple[Shared, by
     return Shared(session, seed, kept), encode(envelopes, context=state.round.context)
 
 
-def open_shares(state: Shared, data: bytes) -> Opened:
+def open_shares(state: State | None, data: bytes) -> Opened:
     """Stage 2, before any training: open the shares that the neighbours sealed (an `Inbox`).
 
     Raises:
@@ -96,7 +96,7 @@ def open_shares(state: Shared, data: bytes) -> Opened:
             missing, left over or does not open.
     """
     stage = Stage.MASK
-    _expect(state, Shared, stage)
+    state = _expect(state, Shared, stage)
     session, begun = state.session, state.session.begun
     inbox = decode(Inbox, data, context=begun.round.context)
     check_list(inbox.present, within=session.adverts, me=begun.me, threshold=begun.round.threshold, stage=stage)
@@ -109,7 +109,7 @@ def open_shares(state: Shared, data: bytes) -> Opened:
     return Opened(state, {**held, begun.me: state.kept}, present)
 
 
-def mask(state: Opened, vector: MaskedVector, *, request: Digest) -> Masked:
+def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> Masked:
     """Stage 2: mask `vector` in place; it is then what leaves the machine.
 
     Args:
@@ -122,7 +122,7 @@ def mask(state: Opened, vector: MaskedVector, *, request: Digest) -> Masked:
     Guarantee: to whoever lacks `b`, or lacks the mask shared with a single honest neighbour, the result is as random
     as AES-256. Stage 4 gives out what rebuilds one of the two, never both.
     """
-    _expect(state, Opened, Stage.MASK)
+    state = _expect(state, Opened, Stage.MASK)
     session, begun = state.shared.session, state.shared.session.begun
     vector.check(update=begun.round.update, counters=begun.round.counters, stage=Stage.MASK)
     channels = vector.channels()
@@ -140,7 +140,7 @@ def mask(state: Opened, vector: MaskedVector, *, request: Digest) -> Masked:
     return Masked(begun.round, begun.party, begun.me, *facts)
 
 
-def approve(state: Masked, data: bytes) -> tuple[Agreed, bytes]:
+def approve(state: State | None, data: bytes) -> tuple[Agreed, bytes]:
     """Stage 3: sign the list of survivors (a `Survivors`), once; gives an `Agreement`.
 
     Raises:
@@ -148,7 +148,7 @@ def approve(state: Masked, data: bytes) -> tuple[Agreed, bytes]:
             survivors, or too few that hold this partner's shares.
     """
     stage = Stage.AGREE
-    _expect(state, Masked, stage)
+    state = _expect(state, Masked, stage)
     survivors = decode(Survivors, data, context=state.round.context).survivors
     check_list(survivors, within=state.present, me=state.me, threshold=state.round.threshold, stage=stage)
     check_company(state.round, state.party, survivors, stage=stage)
@@ -158,7 +158,7 @@ def approve(state: Masked, data: bytes) -> tuple[Agreed, bytes]:
     return Agreed(state, survivors), encode(answer, context=state.round.context)
 
 
-def unmask(state: Agreed, data: bytes) -> tuple[Done, bytes]:
+def unmask(state: State | None, data: bytes) -> tuple[Done, bytes]:
     """Stage 4: once a threshold of survivors signed the same list (a `Quorum`), one share an owner; gives a `Reveal`.
 
     Raises:
@@ -167,7 +167,7 @@ def unmask(state: Agreed, data: bytes) -> tuple[Done, bytes]:
     Guarantee: for no owner are both shares ever given, and none twice: the state that could is gone.
     """
     stage = Stage.UNMASK
-    _expect(state, Agreed, stage)
+    state = _expect(state, Agreed, stage)
     masked, survivors = state.masked, frozenset(state.survivors)
     quorum = decode(Quorum, data, context=masked.round.context).agreements
     if len(quorum) < masked.round.threshold:
@@ -185,10 +185,11 @@ def unmask(state: Agreed, data: bytes) -> tuple[Done, bytes]:
     return Done(), encode(Reveal(masked.me, shares), context=masked.round.context)
 
 
-def _expect(state: object, kind: type[S], stage: Stage) -> None:
+def _expect(state: State | None, kind: type[S], stage: Stage) -> S:
     if not isinstance(state, kind):
         found = f"expected a partner in state {kind.__name__}, found {type(state).__name__}"
         raise Abort(stage, Reason.ORDER, found)
+    return state
 
 
 def _begin_session(state: Advertised, data: bytes) -> Session:

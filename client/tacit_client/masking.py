@@ -1,0 +1,141 @@
+"""The partner's place in secure aggregation: what it remembers between messages, and what it looks at before it works.
+
+The protocol itself is `tacit.secagg.client`; here the job, the model and the update meet it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.codec import Malformed
+from tacit.errors import BadInput
+from tacit.job import Job
+from tacit.secagg import client
+from tacit.secagg.abort import Abort, Reason, Stage
+from tacit.secagg.messages import MaskedVector
+from tacit.secagg.round import Party, Purpose, Round, Seen
+from tacit.secagg.states import Masked, Opened, Shared, State
+from tacit.wire import Ask, Invite, Letter
+
+__all__ = ["COUNTERS", "LIFE", "Standing", "advertise", "approve", "cover", "enter", "refuse_clear", "share", "unmask"]
+
+LIFE = 600.0
+"""Seconds from stage 0 to stage 1 after which a partner has forgotten the round: the time that a server and its
+colluders have to look for a graph that suits them (`tacit.secagg.constants.GRIND_BITS`)."""
+
+COUNTERS = 3
+"""Counters of a round of training: weight, whether the update was clipped, milliseconds of training."""
+
+_MOST = 2**40  # of one counter: 2^16 partners' sum stays far from 2^64
+
+
+@dataclass(frozen=True, repr=False)
+class Standing:
+    """Where a partner stands: in memory only, so that a restart in a round is a drop-out from it.
+
+    Attributes:
+        state: of the round at hand, or None.
+        seen: the rounds it took part in.
+        since: when the round at hand began, seconds of a clock that only goes up.
+    """
+
+    state: State | None = None
+    seen: Seen = field(default_factory=Seen)
+    since: float = 0.0
+
+    def left(self) -> Standing:
+        """Out of the round at hand: its secrets are let go of."""
+        return replace(self, state=None)
+
+
+def advertise(invite: Invite, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
+    """Stage 0. Raises BadInput or Abort: no such round, one that is over, another job's, or against the rules.
+
+    Guarantee: a partner takes part in a (run, attempt, round, purpose) once, and only in rising order, so that no
+    update of one round can be drawn into two sums.
+    """
+    try:
+        new = Round.decode(invite.round)
+    except Malformed as error:
+        raise Abort(Stage.ADVERTISE, Reason.MALFORMED, str(error)) from None
+    if new.job != invite.job.hash() or not invite.job.aggregation.secure:
+        found = "expected a round of the secure job that comes with it, found another's"
+        raise Abort(Stage.ADVERTISE, Reason.REQUEST, found)
+    seen = standing.seen.after(new)
+    if seen is None:
+        found = "expected a round after those taken part in, found one of them or an earlier one"
+        raise Abort(Stage.ADVERTISE, Reason.REPEATED, found)
+    state, body = client.advertise(new, party, random=os.urandom)
+    return Standing(state, seen, time.monotonic()), Letter(party.name, body)
+
+
+def share(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
+    """Stage 1. Raises Abort."""
+    if time.monotonic() - standing.since > LIFE:
+        raise Abort(Stage.SHARE, Reason.ORDER, f"expected everyone's keys within {LIFE:g} s, found them later")
+    shared, body = client.share(standing.state, letter.body, random=os.urandom)
+    return replace(standing, state=shared), Letter(party.name, body)
+
+
+def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> Opened:
+    """Stage 2, before any example is touched: what is asked is what stage 0 announced, and every share opens.
+
+    Args:
+        counters: entries that this partner would send.
+
+    Raises:
+        Abort: another job, run, round, attempt or purpose; a model or counters of another length; see `open_shares`.
+    """
+    state = standing.state
+    if not isinstance(state, Shared):
+        raise Abort(Stage.MASK, Reason.ORDER, "expected the stages of one round in their order, found another")
+    new = state.session.begun.round
+    asked = (ask.job.hash(), ask.run, ask.round, ask.attempt, purpose)
+    if asked != (new.job, new.run, new.number, new.attempt, new.purpose):
+        found = "expected the job, run, round and attempt that the round began with, found others"
+        raise Abort(Stage.MASK, Reason.REQUEST, found)
+    expected = len(ask.vector) if purpose == "train" else 0, counters
+    if (new.update, new.counters) != expected:
+        found = f"expected channels of {expected[0]} and {expected[1]} entries, found {new.update} and {new.counters}"
+        raise Abort(Stage.MASK, Reason.REQUEST, found)
+    if ask.inbox is None:
+        raise Abort(Stage.MASK, Reason.REQUEST, "expected the peers' shares with a secure job, found none")
+    return client.open_shares(state, ask.inbox)
+
+
+def cover(opened: Opened, ask: Ask, *, update: NDArray[np.uint32], counters: NDArray[np.int64]) -> Masked:
+    """Stage 2: mask the encoded update and the counters, both in place.
+
+    Raises:
+        BadInput: a counter below 0 or so large that the sum could wrap.
+    """
+    if len(counters) and not (counters.min() >= 0 and counters.max() < _MOST):
+        raise BadInput(
+            f"expected counters from 0 to {_MOST - 1}, found {counters.min()} to {counters.max()}",
+            hint="evaluate on fewer examples",
+        )
+    return client.mask(opened, MaskedVector(update, counters.view(np.uint64)), request=ask.request())
+
+
+def approve(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
+    """Stage 3. Raises Abort."""
+    state, body = client.approve(standing.state, letter.body)
+    return replace(standing, state=state), Letter(party.name, body)
+
+
+def unmask(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
+    """Stage 4. Raises Abort."""
+    state, body = client.unmask(standing.state, letter.body)
+    return replace(standing, state=state), Letter(party.name, body)
+
+
+def refuse_clear(job: Job, run: str, standing: Standing) -> None:
+    """A run that was secure once is never served in clear. Raises Abort."""
+    if not job.aggregation.secure and run in standing.seen.last:
+        found = "expected a secure job in a run that began with one, found aggregation.secure = false"
+        raise Abort(Stage.MASK, Reason.REQUEST, found)
