@@ -90,7 +90,7 @@ class Ring:
 
     def decode(self, total: NDArray[np.uint32], *, weight: float) -> NDArray[np.float64]:
         """The weighted mean, float64 `[d]`, from the sum modulo 2^32 and the sum of the weights."""
-        return total.view(np.int32) * (self.step / weight)
+        return np.multiply(total.view(np.int32), self.step / weight, dtype=np.float64)
 
 
 def clip(update: NDArray[np.float32], *, norm: float) -> tuple[NDArray[np.float32], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,14 +20,20 @@ from tacit.metrics import Counters, Scores
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
-from tacit.wire import EVALUATE, HELLO, STATEMENT, TRAIN, Ask, Hello, Parcel, Refusal, Score, Statement, Update
+from tacit.quantize import Ring
+from tacit.wire import EVALUATE, HELLO, STATEMENT, TRAIN, Ask, Hello, Parcel, Statement
 from tacit_server.checkpoint import Best, RunState
-from tacit_server.transport import Failure, exchange, wait_for_nodes
-from tacit_server.update import Mean, ServerOptimizer
+from tacit_server.replies import Answers, Replies, check_events, collect, tally
+from tacit_server.secagg import Cohort, collect_masked, tally_masked
+from tacit_server.transport import exchange, wait_for_nodes
+from tacit_server.update import ServerOptimizer
 
 __all__ = ["Setup", "federate"]
 
 _GREETING_TIMEOUT = 300.0  # seconds for partners to appear and to say their names: a cold machine loads torch first
+
+
+Roster = dict[int, Hello]  # partners by Flower's node id
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class Setup:
     patience: float = 1.0
     stop: threading.Event = field(default_factory=threading.Event)
 
-    @property
-    def timeout(self) -> float:
-        """Seconds for the replies of one exchange."""
-        return self.job.aggregation.round_timeout * self.patience
+    def timeout(self, *, working: bool) -> float:
+        """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
+        job = self.job.aggregation
+        return (job.round_timeout if working else job.stage_timeout) * self.patience
 
 
 def federate(grid: Grid, setup: Setup, state: RunState) -> RunState:
@@ -76,16 +82,16 @@ def federate(grid: Grid, setup: Setup, state: RunState) -> RunState:
     return _close(grid, setup, state, roster)
 
 
-def _round(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str], optimizer: ServerOptimizer) -> RunState:
+def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer: ServerOptimizer) -> RunState:
     number, started = state.round + 1, time.perf_counter()
     cohort = _choose(setup, roster, number)
 
     ask = Ask(setup.job, state.run, number, state.attempt, state.vector)
-    replies = _train(grid, setup, ask, cohort, optimizer)
+    replies = _train(grid, setup, ask, cohort, single=optimizer.single)
     trained = time.perf_counter()
 
-    done = len(replies.events) >= setup.job.aggregation.threshold
-    vector = optimizer.step(number, state.vector, replies.deltas()) if done else state.vector
+    done = replies.deltas is not None
+    vector = state.vector if replies.deltas is None else optimizer.step(number, state.vector, replies.deltas)
     updated = time.perf_counter()
 
     due = number % setup.job.evaluation.every == 0 or number == setup.job.training.rounds
@@ -98,16 +104,20 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str], op
         "round": number,
         "attempt": state.attempt,
         "status": "done" if done else "abandoned",
+        "reason": replies.reason,
         "asked": len(cohort),
-        "answered": len(replies.events),
-        "dropouts": sorted(set(cohort.values()) - set(replies.events) - set(replies.refusals)),
+        "needed": replies.needed,
+        "answered": len(replies.counted),
+        "clipped": replies.clipped,
+        "dropouts": sorted({partner.name for partner in cohort.values()} - replies.counted - set(replies.refusals)),
         "failures": replies.failures,
         "refusals": replies.refusals,
         "test": _json(test),
         "federated": _json(federated),
         "epsilon_by_partner": _epsilons(setup.job, events),
         "seconds": {
-            "train": trained - started - replies.seconds_adding,
+            "train": trained - started - replies.seconds_adding - replies.seconds_secagg,
+            "secagg": replies.seconds_secagg,
             "aggregate": updated - trained + replies.seconds_adding,
             "evaluate": evaluated - updated,
         },
@@ -126,120 +136,62 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str], op
     return _follow(setup.job, state, line) if due and done else state
 
 
-def _greet(grid: Grid, setup: Setup) -> dict[int, str]:
-    """The partners' names by node, once enough of them are there."""
+def _greet(grid: Grid, setup: Setup) -> Roster:
+    """The partners by node, once enough of them are there."""
     least = setup.job.aggregation.min_cohort
     nodes = wait_for_nodes(grid, least=least, timeout=_GREETING_TIMEOUT)
-    timeout = _GREETING_TIMEOUT * setup.patience
-    answers = exchange(grid, Parcel({}, {}), kind=HELLO, nodes=nodes, timeout=timeout, group="hello", stop=setup.stop)
-    roster: dict[int, str] = {}
-    for node, parcel in answers:
-        if isinstance(parcel, Parcel):
+    timeout, parcel = _GREETING_TIMEOUT * setup.patience, Parcel({}, {})
+    parcels = dict.fromkeys(nodes, parcel)
+    answers = exchange(grid, parcels, kind=HELLO, timeout=timeout, group="hello", stop=setup.stop)
+    roster: Roster = {}
+    for node, answer in answers:
+        if isinstance(answer, Parcel):
             with suppress(BadInput):  # whoever can not say its name is not there
-                roster[node] = Hello.unpack(parcel).name
-    if len(set(roster.values())) != len(roster):
-        raise JobFailed("expected partners with names of their own, found one twice", hint="rename one partner")
+                roster[node] = Hello.unpack(answer)
+    if any(len({getattr(p, key) for p in roster.values()}) != len(roster) for key in ("name", "identity")):
+        raise JobFailed(
+            "expected partners with names and keys of their own, found one twice",
+            hint="rename one partner, or join it anew",
+        )
     if len(roster) < least:
         raise JobFailed(
             f"expected at least {least} partners to answer, found {len(roster)}",
             hint="see the partners' logs, or lower aggregation.min_cohort",
         )
+    if setup.job.aggregation.secure:
+        size = min(setup.job.aggregation.cohort or len(roster), len(roster))
+        Ring(norm=setup.job.aggregation.max_update_norm, partners=size)
     return roster
 
 
-def _choose(setup: Setup, roster: dict[int, str], number: int) -> dict[int, str]:
+def _choose(setup: Setup, roster: Roster, number: int) -> Roster:
     """This round's cohort, drawn uniformly by name so that node numbers do not matter."""
-    names = {name: node for node, name in roster.items()}
+    names = {partner.name: node for node, partner in roster.items()}
     order = sorted(names)
     size = min(setup.job.aggregation.cohort or len(order), len(order))
     chosen = setup.randomness.stream("cohort", number).choose(len(order), k=size)
-    return {names[order[i]]: order[i] for i in chosen}
+    return {names[order[i]]: roster[names[order[i]]] for i in chosen}
 
 
-@dataclass
-class _Replies:
-    """What came back from a round of training; filled as it comes, so that one update is in memory at a time."""
-
-    mean: Mean
-    events: dict[str, tuple[Event, ...]] = field(default_factory=dict)
-    refusals: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    single: dict[str, NDArray[np.float32]] | None = None
-    seconds_training: float = 0.0
-    seconds_adding: float = 0.0
-
-    def add(self, update: Update) -> None:
-        started = time.perf_counter()
-        if self.single is not None:
-            self.single[update.name] = update.delta
-        self.mean.add(update.delta, weight=int(update.counters[0]) if len(update.counters) else 1)
-        self.events[update.name] = update.events
-        self.seconds_training += update.seconds
-        self.seconds_adding += time.perf_counter() - started
-
-    def deltas(self) -> list[NDArray[np.floating]]:
-        if self.single is not None:
-            return [self.single[name] for name in sorted(self.single)]
-        return [self.mean.value()]
+def _train(grid: Grid, setup: Setup, ask: Ask, cohort: Roster, *, single: bool) -> Replies:
+    if setup.job.aggregation.secure:
+        return collect_masked(_cohort(grid, setup, ask, TRAIN, cohort), ask)
+    answers = _answers(grid, setup, ask, TRAIN, cohort)
+    return collect(answers, ask, needed=setup.job.aggregation.needed(len(cohort)), single=single)
 
 
-def _check(update: Update, *, name: str, ask: Ask) -> None:
-    """Raises BadInput where `update` is not what `ask` asked of the partner called `name`."""
-    weights = 1 if ask.job.aggregation.weighting == "examples" else 0
-    hint = "install the same version of tacit and of the task on both sides"
-    if update.name != name:
-        raise BadInput(f"expected an update of {name}, found one of {update.name}", hint=hint)
-    if update.delta.shape != ask.vector.shape or not np.isfinite(update.delta).all():
-        raise BadInput(
-            f"expected an update of {len(ask.vector)} finite numbers, found {len(update.delta)} or others", hint=hint
-        )
-    if len(update.counters) != weights or not (update.counters > 0).all():
-        raise BadInput(f"expected {weights} example counts above 0, found {update.counters.tolist()}", hint=hint)
-    _check_events(update.events, ask=ask)
-
-
-def _check_events(events: tuple[Event, ...], *, ask: Ask) -> None:
-    """Raises BadInput where a partner tells of more steps than it was ever asked for."""
-    most = ask.job.training.local_steps * ask.round * ask.attempt
-    steps = sum(event.steps for event in events)
-    if steps > most:
-        raise BadInput(
-            f"expected at most {most} steps in the events, found {steps}",
-            hint="install the same version of tacit on both sides",
-        )
-
-
-def _train(grid: Grid, setup: Setup, ask: Ask, cohort: dict[int, str], optimizer: ServerOptimizer) -> _Replies:
-    replies = _Replies(Mean(len(ask.vector)), single={} if optimizer.single else None)
-    for name, parcel in _answers(grid, setup, ask, TRAIN, cohort):
-        if isinstance(parcel, Failure):
-            replies.failures[name] = str(parcel)
-            continue
-        try:
-            if parcel.scalars.get("kind") == "refusal":
-                replies.refusals[name] = Refusal.unpack(parcel).reason
-            else:
-                update = Update.unpack(parcel)
-                _check(update, name=name, ask=ask)
-                replies.add(update)
-        except BadInput as error:
-            replies.failures[name] = error.message
-    return replies
-
-
-def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: dict[int, str]) -> Scores | None:
+def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Scores | None:
     """Federated scores: the sum over the cohort's held-out examples, or None where nobody holds any."""
     if not setup.job.evaluation.partner_holdout:
         return None
-    total = Counters.zeros(setup.classes)
-    for _, parcel in _answers(grid, setup, ask, EVALUATE, cohort):
-        if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "score":
-            with suppress(BadInput):  # a score that can not be read counts no example
-                total += Counters.from_vector(Score.unpack(parcel).counters, classes=setup.classes)
-    return total.summary() if total.confusion.sum() else None
+    if setup.job.aggregation.secure:
+        total = tally_masked(_cohort(grid, setup, ask, EVALUATE, cohort), ask, classes=setup.classes)
+    else:
+        total = tally(_answers(grid, setup, ask, EVALUATE, cohort), classes=setup.classes)
+    return total.summary() if total is not None and total.confusion.sum() else None
 
 
-def _close(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str]) -> RunState:
+def _close(grid: Grid, setup: Setup, state: RunState, roster: Roster) -> RunState:
     """Ask every partner's ledger, so that a round whose reply was lost is counted too."""
     ask = Ask(setup.job, state.run, max(state.round, 1), state.attempt, state.vector)
     events = dict(state.events)
@@ -247,25 +199,36 @@ def _close(grid: Grid, setup: Setup, state: RunState, roster: dict[int, str]) ->
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "statement":
             with suppress(BadInput):  # then what its replies said stands
                 told = Statement.unpack(parcel).events
-                _check_events(told, ask=ask)
+                check_events(told, ask=ask)
                 events[name] = told
     return replace(state, events={name: found for name, found in sorted(events.items()) if found})
 
 
-def _answers(
-    grid: Grid, setup: Setup, ask: Ask, kind: str, cohort: dict[int, str]
-) -> Iterator[tuple[str, Parcel | Failure]]:
-    answers = exchange(
-        grid,
-        ask.pack(),
-        kind=kind,
-        nodes=list(cohort),
-        timeout=setup.timeout,
-        group=str(ask.round),
-        stop=setup.stop,
+def _answers(grid: Grid, setup: Setup, ask: Ask, kind: str, cohort: Roster) -> Answers:
+    parcels = dict.fromkeys((partner.name for partner in cohort.values()), ask.pack())
+    return _send(grid, setup, cohort, parcels, kind, group=_group(ask, kind), working=True)
+
+
+def _cohort(grid: Grid, setup: Setup, ask: Ask, purpose: str, cohort: Roster) -> Cohort:
+    group = _group(ask, purpose)
+    return Cohort(
+        identities={partner.name: partner.identity for partner in cohort.values()},
+        send=lambda parcels, kind, working: _send(grid, setup, cohort, parcels, kind, group=group, working=working),
     )
-    for node, parcel in answers:
-        yield cohort[node], parcel
+
+
+def _group(ask: Ask, purpose: str) -> str:
+    """Flower's group id: what a message belongs to, for logs and for simulated faults."""
+    return f"{ask.round}.{ask.attempt}.{purpose}"
+
+
+def _send(
+    grid: Grid, setup: Setup, cohort: Roster, parcels: Mapping[str, Parcel], kind: str, *, group: str, working: bool
+) -> Answers:
+    by_node = {node: parcels[partner.name] for node, partner in cohort.items() if partner.name in parcels}
+    timeout = setup.timeout(working=working)
+    for node, parcel in exchange(grid, by_node, kind=kind, timeout=timeout, group=group, stop=setup.stop):
+        yield cohort[node].name, parcel
 
 
 def _follow(job: Job, state: RunState, line: dict[str, Any]) -> RunState:
@@ -305,8 +268,9 @@ def _epsilons(job: Job, events: dict[str, tuple[Event, ...]]) -> dict[str, float
 def _too_many_failures(job: Job, state: RunState) -> JobFailed:
     last = state.history[-1]
     reasons = [f"{name}: {text}" for name, text in {**last["failures"], **last["refusals"]}.items()]
+    reasons += [last["reason"]] if last["reason"] else []
     return JobFailed(
-        f"expected at least {job.aggregation.threshold} replies in a round, found {last['answered']} in the last of "
+        f"expected at least {last['needed']} replies in a round, found {last['answered']} in the last of "
         f"{state.failed} rounds in a row" + (f" ({reasons[0]})" if reasons else ""),
         hint="mend the partners, or lower aggregation.threshold; the checkpoint of the last round is kept",
     )

@@ -8,28 +8,40 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from tacit.privacy.randomness import Randomness
-from tacit.wire import TRAIN
+from tacit.wire import ADVERTISE, AGREE, SHARE, TRAIN, UNMASK
 
 __all__ = ["VANISHED", "vanishing"]
+
+TRAINING = ".train"  # how Flower's group id of a training message ends
 
 VANISHED = "vanished"
 _CODE = 0  # Flower's error code for an unknown cause
 
+# Where a partner may vanish: before it answers a message, or after it did the work, when its noise is drawn, its
+# ledger charged and its answer lost.
+_CLEAR = ((TRAIN, False), (TRAIN, True))
+_SECURE = ((ADVERTISE, False), (SHARE, False), (TRAIN, False), (TRAIN, True), (AGREE, False), (UNMASK, False))
+_ORDER = (ADVERTISE, SHARE, TRAIN, AGREE, UNMASK)
 
-def vanishing(*, chance: float, randomness: Randomness, name: Callable[[Context], str]) -> Mod:
+
+def vanishing(*, chance: float, randomness: Randomness, name: Callable[[Context], str], secure: bool) -> Mod:
     """A Flower mod under which a partner vanishes in a round of training with probability `chance`.
 
-    It vanishes at a random stage: before it trained, when nothing was spent, or after, when its noise is drawn, its
-    ledger charged and its update lost. Decided by seed, partner, round and attempt: the same under every engine.
+    It vanishes at a random stage and stays away for the rest of that round's training. Decided by seed, partner, round
+    and attempt: the same under every engine.
     """
+    places = _SECURE if secure else _CLEAR
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        if message.metadata.message_type != TRAIN:
+        kind, group = message.metadata.message_type, message.metadata.group_id
+        if kind not in _ORDER or not group.endswith(TRAINING):
             return call_next(message, context)
-        labels = (name(context), message.metadata.group_id)
-        vanishes, late = randomness.stream("dropout", *labels).uniform(2) < (chance, 0.5)
-        if vanishes and late:
+        drawn = randomness.stream("dropout", name(context), group).uniform(2)
+        place, late = places[int(drawn[1] * len(places))]
+        if not drawn[0] < chance or _ORDER.index(kind) < _ORDER.index(place):
+            return call_next(message, context)
+        if late and kind == place:
             call_next(message, context)
-        return Message(Error(_CODE, VANISHED), reply_to=message) if vanishes else call_next(message, context)
+        return Message(Error(_CODE, VANISHED), reply_to=message)
 
     return mod

@@ -19,6 +19,7 @@ from tacit.job import Job
 from tacit.models.check import check_independent
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
+from tacit.quantize import Ring
 from tacit.tasks.table import find, parse_options
 from tacit.tasks.task import Encoded, Options, Task
 from tacit_client.app import Desk, make_client_app
@@ -27,6 +28,8 @@ from tacit_client.partner import Site
 from tacit_client.train import Shard, Trainer, pick_device
 from tacit_sim import known, partition
 from tacit_sim.faults import vanishing
+from tacit_sim.identity import party
+from tacit_sim.standing import keep, recall
 
 __all__ = ["Spec", "World", "build_network", "client_app", "prepare", "world"]
 
@@ -123,6 +126,9 @@ def prepare(spec: Spec) -> World:
             f"found {len(built.parts)}",
             hint="raise simulation.partners, or lower min_cohort and threshold",
         )
+    if built.job.aggregation.secure:
+        cohort = min(built.job.aggregation.cohort or len(built.parts), len(built.parts))
+        Ring(norm=built.job.aggregation.max_update_norm, partners=cohort)
     for i, (rows, _) in enumerate(built.parts):
         try:
             plan(built.job, examples=len(rows))
@@ -147,11 +153,15 @@ def client_app(spec: Spec) -> ClientApp:
     mods = []
     if job.simulation.dropout:
         randomness = Randomness(job.simulation.seed)
-        mods.append(vanishing(chance=job.simulation.dropout, randomness=randomness, name=_partner))
+        chance, secure = job.simulation.dropout, job.aggregation.secure
+        mods.append(vanishing(chance=chance, randomness=randomness, name=_partner, secure=secure))
     desk = Desk(
         name=_partner,
         site=lambda context, asked: _site(spec, context, asked),
         trainer=lambda asked: (_trainer(spec), world(spec.job, spec.data).options.classes),
+        party=lambda context: party(job, _partner(context)),
+        recall=recall,
+        keep=keep,
     )
     return make_client_app(desk, mods=mods)
 

@@ -1,0 +1,168 @@
+"""A round of secure aggregation over messages: five exchanges, read top to bottom.
+
+Each has a bounded wait, and who is late has dropped out. The protocol itself is `tacit.secagg.server`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tacit.errors import BadInput
+from tacit.metrics import Counters
+from tacit.quantize import Ring
+from tacit.secagg import server
+from tacit.secagg.abort import Abort
+from tacit.secagg.graph import edge_chance
+from tacit.secagg.keys import PublicKey
+from tacit.secagg.round import Member, Purpose, Round
+from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Ask, Invite, Letter, MaskedUpdate, Parcel
+from tacit_server.replies import Answers, Replies, check_events
+
+__all__ = ["Cohort", "collect_masked", "tally_masked"]
+
+_COUNTERS = 3  # of training: weight, clipped, milliseconds
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The partners of a round, and how to reach them.
+
+    Attributes:
+        identities: Ed25519 keys by name.
+        send: sends parcels by name, with Flower's message type and whether partners compute before they answer;
+            gives the answers as they come.
+    """
+
+    identities: Mapping[str, PublicKey]
+    send: Callable[[Mapping[str, Parcel], str, bool], Answers]
+
+    def open(self, ask: Ask, *, purpose: Purpose, update: int, counters: int) -> Round:
+        """The round that these partners are invited to."""
+        members = tuple(Member(name, self.identities[name]) for name in sorted(self.identities))
+        n, threshold = len(members), ask.job.aggregation.needed(len(members))
+        job, edges = ask.job.hash(), edge_chance(len(members), threshold=min(threshold, n))
+        return Round(ask.run, job, ask.round, ask.attempt, purpose, members, threshold, update, counters, edges)
+
+
+def collect_masked(cohort: Cohort, ask: Ask) -> Replies:
+    """One round of training: the mean of the survivors' updates, which is all that is seen of them."""
+    job, n = ask.job.aggregation, len(cohort.identities)
+    replies = Replies(job.needed(n))
+    total = _sum(cohort, ask, replies, purpose="train", counters=_COUNTERS)
+    if total is not None:
+        weight, clipped, milliseconds = (int(count) for count in total.counters)
+        share = weight / job.max_weight if job.weighting == "examples" else float(weight)
+        replies.deltas = [Ring(norm=job.max_update_norm, partners=n).decode(total.update, weight=share)]
+        replies.clipped, replies.seconds_training = clipped, milliseconds / 1000
+    return replies
+
+
+def tally_masked(cohort: Cohort, ask: Ask, *, classes: int) -> Counters | None:
+    """The sum over the survivors' held-out examples, or None where too few survived."""
+    replies = Replies(ask.job.aggregation.needed(len(cohort.identities)))
+    length = len(Counters.zeros(classes).to_vector())
+    total = _sum(cohort, ask, replies, purpose="evaluate", counters=length)
+    return None if total is None else Counters.from_vector(total.counters.astype(np.int64), classes=classes)
+
+
+def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counters: int) -> server.Sum | None:
+    """All five stages, or None and the reason in `replies`."""
+    update = len(ask.vector) if purpose == "train" else 0
+    new = cohort.open(ask, purpose=purpose, update=update, counters=counters)
+    try:
+        return _stages(cohort, ask, new, replies)
+    except Abort as error:
+        replies.reason = error.message
+        return None
+
+
+def _stages(cohort: Cohort, ask: Ask, new: Round, replies: Replies) -> server.Sum:
+    started = time.perf_counter()
+    invite = Invite(ask.job, new.encode()).pack()
+    adverts = _letters(cohort, new, replies, ADVERTISE, dict.fromkeys(range(len(new.members)), invite))
+    admitted, roster = server.admit(new, adverts)
+    _note(replies, new, admitted.rejected)
+
+    letter = Letter("server", roster).pack()
+    envelopes = _letters(cohort, new, replies, SHARE, dict.fromkeys(admitted.adverts, letter))
+    gathering, inboxes = server.route(admitted, envelopes, request=ask.request())
+    _note(replies, new, gathering.rejected)
+
+    opened = time.perf_counter()
+    _gather(cohort, ask, replies, gathering, inboxes)
+    listed, survivors = server.listing(gathering)
+    gathered = time.perf_counter()
+
+    letter = Letter("server", survivors).pack()
+    agreements = _letters(cohort, new, replies, AGREE, dict.fromkeys(listed.survivors, letter))
+    confirmed, quorum = server.confirm(listed, agreements)
+    _note(replies, new, confirmed.rejected)
+
+    letter = Letter("server", quorum).pack()
+    reveals = _letters(cohort, new, replies, UNMASK, dict.fromkeys(confirmed.agreed, letter))
+    unmasking = time.perf_counter()
+    total = server.finish(confirmed, reveals)
+    _note(replies, new, total.rejected)
+    replies.counted = {new.members[i].name for i in total.survivors}
+    replies.seconds_adding += time.perf_counter() - unmasking
+    replies.seconds_secagg = time.perf_counter() - gathered + opened - started
+    return total
+
+
+def _letters(
+    cohort: Cohort, new: Round, replies: Replies, kind: str, parcels: Mapping[int, Parcel]
+) -> dict[int, bytes]:
+    """Send by position, and take the answers in."""
+    found: dict[int, bytes] = {}
+
+    def take(name: str, parcel: Parcel) -> None:
+        letter = Letter.unpack(parcel)
+        if letter.name != name:
+            raise BadInput(f"expected a letter of {name}, found one of {letter.name}", hint="rename one partner")
+        found[_place(new, name)] = letter.body
+
+    named = {new.members[i].name: parcel for i, parcel in parcels.items()}
+    replies.read(cohort.send(named, kind, False), take)
+    return found
+
+
+def _gather(
+    cohort: Cohort,
+    ask: Ask,
+    replies: Replies,
+    gathering: server.Gathering,
+    inboxes: Mapping[int, bytes],
+) -> None:
+    """Stage 2: training or evaluation; vectors are added as they come, so that one is in memory at a time."""
+    new = gathering.admitted.round
+
+    def take(name: str, parcel: Parcel) -> None:
+        answer = MaskedUpdate.unpack(parcel)
+        if answer.name != name:
+            raise BadInput(f"expected an update of {name}, found one of {answer.name}", hint="rename one partner")
+        check_events(answer.events, ask=ask)
+        started = time.perf_counter()
+        try:
+            server.gather(gathering, _place(new, name), answer.vector)
+        except Abort as error:
+            raise BadInput(error.message, hint=error.hint) from None
+        replies.events[name] = answer.events
+        replies.seconds_adding += time.perf_counter() - started
+
+    parcels = {new.members[i].name: replace(ask, inbox=inbox).pack() for i, inbox in inboxes.items()}
+    replies.read(cohort.send(parcels, TRAIN if new.purpose == "train" else EVALUATE, True), take)
+
+
+def _note(replies: Replies, new: Round, rejected: Mapping[int, Abort]) -> None:
+    replies.failures.update({new.members[i].name: error.message for i, error in rejected.items()})
+
+
+def _place(new: Round, name: str) -> int:
+    place = new.position(name)
+    if place is None:
+        raise BadInput("expected an answer of the cohort, found another's", hint="check the roster")
+    return place

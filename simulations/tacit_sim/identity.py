@@ -1,0 +1,32 @@
+"""Identity keys of virtual partners, each of whom has accepted all the others."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from tacit.job import Job
+from tacit.privacy.randomness import Randomness
+from tacit.secagg.keys import PublicKey, Secret, identity_of
+from tacit.secagg.round import Party, Rules
+
+__all__ = ["party"]
+
+
+def party(job: Job, name: str) -> Party:
+    """The virtual partner `name` of `job`.
+
+    Guarantee: none. Keys follow from the simulation's seed, which everybody may know; real partners make theirs.
+    """
+    sim = job.simulation
+    rules = Rules(peers=_peers(sim.seed, sim.partners), min_cohort=job.aggregation.min_cohort)
+    return Party(name, _key(sim.seed, name), rules)
+
+
+@lru_cache(maxsize=4)
+def _peers(seed: int, partners: int) -> dict[str, PublicKey]:
+    names = (f"partner-{i}" for i in range(partners))
+    return {name: identity_of(_key(seed, name)) for name in names}
+
+
+def _key(seed: int, name: str) -> Secret:
+    return Secret(Randomness(seed).stream("identity", name).words(4).tobytes())
