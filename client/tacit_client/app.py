@@ -17,7 +17,7 @@ from tacit.secagg.abort import Abort
 from tacit.secagg.round import Party
 from tacit.wire import Ask, Hello, Invite, Letter, Parcel, Refusal
 from tacit_client import masking, partner
-from tacit_client.masking import Standing, refuse_clear
+from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Trainer
 
@@ -60,12 +60,9 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            refuse_clear(ask.job, ask.run, standing)
-            site, (trainer, _) = desk.site(context, ask.job), desk.trainer(ask.job)
-            if not ask.job.aggregation.secure:
-                return standing, partner.take_part(ask, site, trainer).pack()
-            standing, answer = partner.take_part_masked(ask, site, trainer, standing)
-            return standing, answer.pack()
+            trainer, _ = desk.trainer(ask.job)
+            standing, update = partner.take_part(ask, desk.site(context, ask.job), trainer, standing)
+            return standing, update.pack()
 
         return _serve(desk, message, context, work)
 
@@ -73,12 +70,9 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def evaluate(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            refuse_clear(ask.job, ask.run, standing)
-            site, (trainer, classes) = desk.site(context, ask.job), desk.trainer(ask.job)
-            if not ask.job.aggregation.secure:
-                return standing, partner.judge(ask, site, trainer, classes=classes).pack()
-            standing, answer = partner.judge_masked(ask, site, trainer, standing, classes=classes)
-            return standing, answer.pack()
+            trainer, classes = desk.trainer(ask.job)
+            standing, sums = partner.judge(ask, desk.site(context, ask.job), trainer, standing, classes=classes)
+            return standing, sums.pack()
 
         return _serve(desk, message, context, work)
 

@@ -9,20 +9,16 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tacit.codec import Malformed
 from tacit.errors import BadInput
-from tacit.job import Job
 from tacit.secagg import client
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Party, Purpose, Round, Seen
-from tacit.secagg.states import Masked, Opened, Shared, State
+from tacit.secagg.states import Opened, Shared, State
 from tacit.wire import Ask, Invite, Letter
 
-__all__ = ["COUNTERS", "LIFE", "Standing", "advertise", "approve", "cover", "enter", "refuse_clear", "share", "unmask"]
+__all__ = ["COUNTERS", "LIFE", "Standing", "advertise", "approve", "cover", "enter", "share", "unmask"]
 
 LIFE = 600.0
 """Seconds from stage 0 to stage 1 after which a partner has forgotten the round: the time that a server and its
@@ -82,22 +78,33 @@ def share(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing
     return replace(standing, state=shared), Letter(party.name, body)
 
 
-def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> Opened:
+def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> Opened | None:
     """Stage 2, before any example is touched: what is asked is what stage 0 announced, and every share opens.
 
     Args:
         counters: entries that this partner would send.
 
+    Returns:
+        None for a job without secure aggregation.
+
     Raises:
-        Abort: another job, run, round, attempt or purpose; a model or counters of another length; see `open_shares`.
+        Abort: another job, run, round, attempt, purpose or size of the cohort; a model or counters of another length;
+            see `tacit.secagg.client.open_shares`.
+
+    Guarantee: a secure job is never answered in clear, nor is any job of a run that began with a secure one.
     """
+    if not ask.job.aggregation.secure:
+        if ask.run in standing.seen.last:
+            found = "expected a secure job in a run that began with one, found aggregation.secure = false"
+            raise Abort(Stage.MASK, Reason.REQUEST, found)
+        return None
     state = standing.state
     if not isinstance(state, Shared):
         raise Abort(Stage.MASK, Reason.ORDER, "expected the stages of one round in their order, found another")
     new = state.session.begun.round
-    asked = (ask.job.hash(), ask.run, ask.round, ask.attempt, purpose)
-    if asked != (new.job, new.run, new.number, new.attempt, new.purpose):
-        found = "expected the job, run, round and attempt that the round began with, found others"
+    asked = (ask.job.hash(), ask.run, ask.round, ask.attempt, purpose, ask.cohort)
+    if asked != (new.job, new.run, new.number, new.attempt, new.purpose, len(new.members)):
+        found = "expected the job, run, round, attempt and cohort that the round began with, found others"
         raise Abort(Stage.MASK, Reason.REQUEST, found)
     expected = len(ask.vector) if purpose == "train" else 0, counters
     if (new.update, new.counters) != expected:
@@ -108,18 +115,19 @@ def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> O
     return client.open_shares(state, ask.inbox)
 
 
-def cover(opened: Opened, ask: Ask, *, update: NDArray[np.uint32], counters: NDArray[np.int64]) -> Masked:
-    """Stage 2: mask the encoded update and the counters, both in place.
+def cover(opened: Opened | None, ask: Ask, vector: MaskedVector, standing: Standing) -> Standing:
+    """Stage 2: mask `vector` in place, or leave it as it is where `opened` is None.
 
     Raises:
-        BadInput: a counter below 0 or so large that the sum could wrap.
+        BadInput: a counter so large that the sum could wrap.
     """
-    if len(counters) and not (counters.min() >= 0 and counters.max() < _MOST):
+    if vector.counters.max(initial=0) >= _MOST:
         raise BadInput(
-            f"expected counters from 0 to {_MOST - 1}, found {counters.min()} to {counters.max()}",
-            hint="evaluate on fewer examples",
+            f"expected counters below {_MOST}, found {vector.counters.max()}", hint="evaluate on fewer examples"
         )
-    return client.mask(opened, MaskedVector(update, counters.view(np.uint64)), request=ask.request())
+    if opened is None:
+        return standing
+    return replace(standing, state=client.mask(opened, vector, request=ask.request()))
 
 
 def approve(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
@@ -132,10 +140,3 @@ def unmask(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standin
     """Stage 4. Raises Abort."""
     state, body = client.unmask(standing.state, letter.body)
     return replace(standing, state=state), Letter(party.name, body)
-
-
-def refuse_clear(job: Job, run: str, standing: Standing) -> None:
-    """A run that was secure once is never served in clear. Raises Abort."""
-    if not job.aggregation.secure and run in standing.seen.last:
-        found = "expected a secure job in a run that began with one, found aggregation.secure = false"
-        raise Abort(Stage.MASK, Reason.REQUEST, found)

@@ -220,6 +220,11 @@ class AggregationSection(_Section):
             )
         return self
 
+    @property
+    def full_weight(self) -> int:
+        """The weight of a partner whose update goes into the sum undiminished."""
+        return self.max_weight if self.weighting == "examples" else 1
+
     def needed(self, cohort: int) -> int:
         """Replies without which a round with `cohort` partners is abandoned."""
         if self.secure:

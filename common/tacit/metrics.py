@@ -80,6 +80,11 @@ class Counters:
         """Number of classes."""
         return len(self.confusion)
 
+    @staticmethod
+    def length(classes: int) -> int:
+        """Entries of `to_vector`."""
+        return classes**2 + 1
+
     @classmethod
     def zeros(cls, classes: int) -> Counters:
         """The counters of no examples."""
@@ -127,7 +132,7 @@ class Counters:
                 examples can have.
         """
         values = _whole(vector, place="vector")
-        if values.shape != (classes**2 + 1,):
+        if values.shape != (cls.length(classes),):
             raise _bad(f"expected a vector of {classes**2 + 1} numbers, found shape {list(values.shape)}")
         return cls(values[:-1].reshape(classes, classes), int(values[-1]))
 

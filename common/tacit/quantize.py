@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tacit.errors import BadInput
 from tacit.privacy.randomness import Stream
 
-__all__ = ["COARSEST", "Ring", "clip"]
+__all__ = ["COARSEST", "Ring"]
 
 COARSEST = 2.0**-12
 """The largest step of the fixed-point grid that a job may have: coarser updates would be rounded to noise."""
@@ -91,12 +91,6 @@ class Ring:
     def decode(self, total: NDArray[np.uint32], *, weight: float) -> NDArray[np.float64]:
         """The weighted mean, float64 `[d]`, from the sum modulo 2^32 and the sum of the weights."""
         return np.multiply(total.view(np.int32), self.step / weight, dtype=np.float64)
-
-
-def clip(update: NDArray[np.float32], *, norm: float) -> tuple[NDArray[np.float32], bool]:
-    """`update` (float32 `[d]`), shrunk to L2 norm `norm` if it is longer, and whether it was. Raises BadInput."""
-    shrink = _shrink(update, norm=norm)
-    return (update, False) if shrink == 1.0 else (update * np.float32(shrink), True)
 
 
 def _shrink(update: NDArray[np.float32], *, norm: float) -> float:

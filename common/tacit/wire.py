@@ -37,10 +37,8 @@ __all__ = [
     "Hello",
     "Invite",
     "Letter",
-    "MaskedUpdate",
     "Parcel",
     "Refusal",
-    "Score",
     "Statement",
     "Update",
 ]
@@ -122,6 +120,7 @@ class Ask:
         run: id of the run, the same after a restart.
         round: 1-based.
         attempt: counts the tries at a round.
+        cohort: partners who are asked the same; the grid of updates depends on it.
         vector: the global model, float32 `[d]`.
         inbox: with secure aggregation, the shares that peers sealed for this partner (`tacit.secagg.messages.Inbox`).
     """
@@ -130,6 +129,7 @@ class Ask:
     run: str
     round: int
     attempt: int
+    cohort: int
     vector: NDArray[np.float32]
     inbox: bytes | None = None
 
@@ -145,6 +145,7 @@ class Ask:
             "run": self.run,
             "round": self.round,
             "attempt": self.attempt,
+            "cohort": self.cohort,
         }
         inbox = {} if self.inbox is None else {"inbox": _array(self.inbox)}
         return Parcel({"model": self.vector, **inbox}, scalars)
@@ -152,12 +153,15 @@ class Ask:
     @classmethod
     def unpack(cls, parcel: Parcel) -> Ask:
         sealed = "inbox" in parcel.arrays
-        parcel.only(arrays={"model", *(["inbox"] if sealed else [])}, scalars={"job", "run", "round", "attempt"})
+        parcel.only(
+            arrays={"model", *(["inbox"] if sealed else [])}, scalars={"job", "run", "round", "attempt", "cohort"}
+        )
         return cls(
             job=parse(Job, _object(parcel.text("job")), where="the job"),
             run=parcel.text("run"),
             round=parcel.integer("round"),
             attempt=parcel.integer("attempt"),
+            cohort=parcel.integer("cohort"),
             vector=parcel.array("model", dtype="float32"),
             inbox=parcel.bytes("inbox") if sealed else None,
         )
@@ -237,84 +241,31 @@ class Refusal:
 
 @dataclass(frozen=True, repr=False)
 class Update:
-    """A partner's round.
+    """A partner's answer to an `Ask`, masked where the job is secure.
 
     Attributes:
         name: the partner.
-        delta: trained minus global model, float32 `[d]`.
-        counters: int64; the weight of the update where the job weighs by examples, else empty.
-        clipped: whether the update was longer than `max_update_norm`.
-        events: what this partner has released in this run so far.
-        seconds: of training.
+        vector: of training: the encoded update (`tacit.quantize.Ring`), uint32 `[d]`, and as counters its weight,
+            whether it was clipped and the milliseconds of training. Of evaluation: no update, and integer sums over
+            examples (`tacit.metrics.Counters.to_vector`).
+        events: of training: what this partner has released in this run so far.
     """
 
     name: str
-    delta: NDArray[np.float32]
-    counters: NDArray[np.int64]
-    clipped: bool
-    events: tuple[Event, ...]
-    seconds: float
-
-    def pack(self) -> Parcel:
-        return Parcel(
-            {"delta": self.delta, "counters": self.counters},
-            {
-                "kind": "update",
-                "name": self.name,
-                "clipped": int(self.clipped),
-                "events": _write_events(self.events),
-                "seconds": self.seconds,
-            },
-        )
-
-    @classmethod
-    def unpack(cls, parcel: Parcel) -> Update:
-        parcel.only(arrays={"delta", "counters"}, scalars={"kind", "name", "clipped", "events", "seconds"})
-        return cls(
-            name=parcel.text("name"),
-            delta=parcel.array("delta", dtype="float32"),
-            counters=parcel.array("counters", dtype="int64"),
-            clipped=parcel.integer("clipped") > 0,
-            events=_read_events(parcel.text("events")),
-            seconds=parcel.real("seconds"),
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class MaskedUpdate:
-    """A partner's round under secure aggregation: masked vectors, and what it has released in this run so far."""
-
-    name: str
     vector: MaskedVector
-    events: tuple[Event, ...]
+    events: tuple[Event, ...] = ()
 
     def pack(self) -> Parcel:
         return Parcel(
             dict(self.vector.channels()),
-            {"kind": "masked", "name": self.name, "events": _write_events(self.events)},
+            {"kind": "update", "name": self.name, "events": _write_events(self.events)},
         )
 
     @classmethod
-    def unpack(cls, parcel: Parcel) -> MaskedUpdate:
+    def unpack(cls, parcel: Parcel) -> Update:
         parcel.only(arrays={"update", "counters"}, scalars={"kind", "name", "events"})
         vector = MaskedVector(parcel.array("update", dtype="uint32"), parcel.array("counters", dtype="uint64"))
         return cls(parcel.text("name"), vector, _read_events(parcel.text("events")))
-
-
-@dataclass(frozen=True, repr=False)
-class Score:
-    """A partner's evaluation, as integer sums (`tacit.metrics.Counters.to_vector`)."""
-
-    name: str
-    counters: NDArray[np.int64]
-
-    def pack(self) -> Parcel:
-        return Parcel({"counters": self.counters}, {"kind": "score", "name": self.name})
-
-    @classmethod
-    def unpack(cls, parcel: Parcel) -> Score:
-        parcel.only(arrays={"counters"}, scalars={"kind", "name"})
-        return cls(parcel.text("name"), parcel.array("counters", dtype="int64"))
 
 
 @dataclass(frozen=True)

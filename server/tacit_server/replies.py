@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from tacit.errors import BadInput
 from tacit.metrics import Counters
 from tacit.privacy.events import Event
-from tacit.wire import Ask, Parcel, Refusal, Score, Update
+from tacit.quantize import Ring
+from tacit.secagg.abort import Abort, Stage
+from tacit.secagg.messages import MaskedVector
+from tacit.wire import Ask, Parcel, Refusal, Update
 from tacit_server.transport import Failure
-from tacit_server.update import Mean
 
-__all__ = ["Answers", "Replies", "check_events", "collect", "tally"]
+__all__ = ["TRAINING_COUNTERS", "Answers", "Replies", "check_events", "collect", "mean", "tally"]
 
 Answers = Iterable[tuple[str, Parcel | Failure]]
+
+TRAINING_COUNTERS = 3
+"""Counters of a round of training: weight, whether the update was clipped, milliseconds."""
 
 
 @dataclass
@@ -53,6 +58,11 @@ class Replies:
     seconds_adding: float = 0.0
     seconds_secagg: float = 0.0
 
+    def settle(self, total: MaskedVector, ask: Ask) -> None:
+        """Take the sum over the partners counted."""
+        self.deltas = [mean(total, ask)]
+        self.clipped, self.seconds_training = int(total.counters[1]), int(total.counters[2]) / 1000
+
     def read(self, answers: Answers, take: Callable[[str, Parcel], None]) -> None:
         """Hand each answer to `take`, and note refusals and what can not be read."""
         for name, parcel in answers:
@@ -68,36 +78,45 @@ class Replies:
                 self.failures[name] = error.message
 
 
-def collect(answers: Answers, ask: Ask, *, needed: int, single: bool) -> Replies:
-    """The mean of all updates, one in memory at a time; all of them where `single`."""
-    replies, mean, all_of_them = Replies(needed), Mean(len(ask.vector)), dict[str, NDArray[np.float32]]()
+def collect(answers: Answers, ask: Ask, *, single: bool) -> Replies:
+    """The mean of all updates, added as they come; each of them besides where `single`."""
+    replies, all_of_them = Replies(ask.job.aggregation.needed(ask.cohort)), dict[str, NDArray[np.float64]]()
+    total = MaskedVector(np.zeros(len(ask.vector), dtype=np.uint32), np.zeros(TRAINING_COUNTERS, dtype=np.uint64))
 
     def take(name: str, parcel: Parcel) -> None:
         update = Update.unpack(parcel)
         _check(update, name=name, ask=ask)
         started = time.perf_counter()
         if single:
-            all_of_them[name] = update.delta
-        mean.add(update.delta, weight=int(update.counters[0]) if len(update.counters) else 1)
+            all_of_them[name] = mean(update.vector, ask)
+        np.add(total.update, update.vector.update, out=total.update)
+        np.add(total.counters, update.vector.counters, out=total.counters)
         replies.counted.add(name)
         replies.events[name] = update.events
-        replies.clipped += update.clipped
-        replies.seconds_training += update.seconds
         replies.seconds_adding += time.perf_counter() - started
 
     replies.read(answers, take)
-    if len(replies.counted) >= needed:
-        replies.deltas = [all_of_them[name] for name in sorted(all_of_them)] if single else [mean.value()]
+    if len(replies.counted) >= replies.needed:
+        replies.settle(total, ask)
+    if single and replies.deltas is not None:
+        replies.deltas = [all_of_them[name] for name in sorted(all_of_them)]
     return replies
+
+
+def mean(total: MaskedVector, ask: Ask) -> NDArray[np.float64]:
+    """The weighted mean, float64 `[d]`, from the sum of updates and counters."""
+    job = ask.job.aggregation
+    ring = Ring(norm=job.max_update_norm, partners=ask.cohort)
+    return ring.decode(total.update, weight=int(total.counters[0]) / job.full_weight)
 
 
 def tally(answers: Answers, *, classes: int) -> Counters:
     """The sum over the partners' held-out examples."""
     total = Counters.zeros(classes)
     for _, parcel in answers:
-        if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "score":
+        if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "update":
             with suppress(BadInput):  # a score that can not be read counts no example
-                total += Counters.from_vector(Score.unpack(parcel).counters, classes=classes)
+                total += Counters.from_vector(Update.unpack(parcel).vector.counters, classes=classes)
     return total
 
 
@@ -114,14 +133,14 @@ def check_events(events: tuple[Event, ...], *, ask: Ask) -> None:
 
 def _check(update: Update, *, name: str, ask: Ask) -> None:
     """Raises BadInput where `update` is not what `ask` asked of the partner called `name`."""
-    weights = 1 if ask.job.aggregation.weighting == "examples" else 0
     hint = "install the same version of tacit and of the task on both sides"
     if update.name != name:
         raise BadInput(f"expected an update of {name}, found one of {update.name}", hint=hint)
-    if update.delta.shape != ask.vector.shape or not np.isfinite(update.delta).all():
-        raise BadInput(
-            f"expected an update of {len(ask.vector)} finite numbers, found {len(update.delta)} or others", hint=hint
-        )
-    if len(update.counters) != weights or not (update.counters > 0).all():
-        raise BadInput(f"expected {weights} example counts above 0, found {update.counters.tolist()}", hint=hint)
+    try:
+        update.vector.check(update=len(ask.vector), counters=TRAINING_COUNTERS, stage=Stage.MASK)
+    except Abort as error:
+        raise BadInput(error.message, hint=hint) from None
+    weight, most = int(update.vector.counters[0]), ask.job.aggregation.full_weight
+    if not 1 <= weight <= most:
+        raise BadInput(f"expected a weight from 1 to {most}, found {weight}", hint=hint)
     check_events(update.events, ask=ask)

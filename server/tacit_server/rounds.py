@@ -86,7 +86,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
     number, started = state.round + 1, time.perf_counter()
     cohort = _choose(setup, roster, number)
 
-    ask = Ask(setup.job, state.run, number, state.attempt, state.vector)
+    ask = Ask(setup.job, state.run, number, state.attempt, len(cohort), state.vector)
     replies = _train(grid, setup, ask, cohort, single=optimizer.single)
     trained = time.perf_counter()
 
@@ -158,9 +158,8 @@ def _greet(grid: Grid, setup: Setup) -> Roster:
             f"expected at least {least} partners to answer, found {len(roster)}",
             hint="see the partners' logs, or lower aggregation.min_cohort",
         )
-    if setup.job.aggregation.secure:
-        size = min(setup.job.aggregation.cohort or len(roster), len(roster))
-        Ring(norm=setup.job.aggregation.max_update_norm, partners=size)
+    size = min(setup.job.aggregation.cohort or len(roster), len(roster))
+    Ring(norm=setup.job.aggregation.max_update_norm, partners=size)  # raises where their sum could wrap
     return roster
 
 
@@ -177,7 +176,7 @@ def _train(grid: Grid, setup: Setup, ask: Ask, cohort: Roster, *, single: bool) 
     if setup.job.aggregation.secure:
         return collect_masked(_cohort(grid, setup, ask, TRAIN, cohort), ask)
     answers = _answers(grid, setup, ask, TRAIN, cohort)
-    return collect(answers, ask, needed=setup.job.aggregation.needed(len(cohort)), single=single)
+    return collect(answers, ask, single=single)
 
 
 def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Scores | None:
@@ -193,7 +192,7 @@ def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Scores | None:
 
 def _close(grid: Grid, setup: Setup, state: RunState, roster: Roster) -> RunState:
     """Ask every partner's ledger, so that a round whose reply was lost is counted too."""
-    ask = Ask(setup.job, state.run, max(state.round, 1), state.attempt, state.vector)
+    ask = Ask(setup.job, state.run, max(state.round, 1), state.attempt, len(roster), state.vector)
     events = dict(state.events)
     for name, parcel in _answers(grid, setup, ask, STATEMENT, roster):
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "statement":

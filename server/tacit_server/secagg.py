@@ -9,22 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tacit.errors import BadInput
 from tacit.metrics import Counters
-from tacit.quantize import Ring
 from tacit.secagg import server
 from tacit.secagg.abort import Abort
 from tacit.secagg.graph import edge_chance
 from tacit.secagg.keys import PublicKey
+from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Member, Purpose, Round
-from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Ask, Invite, Letter, MaskedUpdate, Parcel
-from tacit_server.replies import Answers, Replies, check_events
+from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Ask, Invite, Letter, Parcel, Update
+from tacit_server.replies import TRAINING_COUNTERS, Answers, Replies, check_events
 
 __all__ = ["Cohort", "collect_masked", "tally_masked"]
-
-_COUNTERS = 3  # of training: weight, clipped, milliseconds
 
 
 @dataclass(frozen=True)
@@ -50,23 +46,28 @@ class Cohort:
 
 def collect_masked(cohort: Cohort, ask: Ask) -> Replies:
     """One round of training: the mean of the survivors' updates, which is all that is seen of them."""
-    job, n = ask.job.aggregation, len(cohort.identities)
-    replies = Replies(job.needed(n))
-    total = _sum(cohort, ask, replies, purpose="train", counters=_COUNTERS)
-    if total is not None:
-        weight, clipped, milliseconds = (int(count) for count in total.counters)
-        share = weight / job.max_weight if job.weighting == "examples" else float(weight)
-        replies.deltas = [Ring(norm=job.max_update_norm, partners=n).decode(total.update, weight=share)]
-        replies.clipped, replies.seconds_training = clipped, milliseconds / 1000
+    replies = Replies(ask.job.aggregation.needed(ask.cohort))
+    total = _sum(cohort, ask, replies, purpose="train", counters=TRAINING_COUNTERS)
+    if total is None:
+        return replies
+    weight, most = int(total.counters[0]), len(total.survivors) * ask.job.aggregation.full_weight
+    if len(total.survivors) <= weight <= most:
+        replies.settle(MaskedVector(total.update, total.counters), ask)
+    else:
+        replies.reason = f"expected weights that add up to {len(total.survivors)} to {most}, found {weight}"
     return replies
 
 
 def tally_masked(cohort: Cohort, ask: Ask, *, classes: int) -> Counters | None:
     """The sum over the survivors' held-out examples, or None where too few survived."""
-    replies = Replies(ask.job.aggregation.needed(len(cohort.identities)))
-    length = len(Counters.zeros(classes).to_vector())
-    total = _sum(cohort, ask, replies, purpose="evaluate", counters=length)
-    return None if total is None else Counters.from_vector(total.counters.astype(np.int64), classes=classes)
+    replies = Replies(ask.job.aggregation.needed(ask.cohort))
+    total = _sum(cohort, ask, replies, purpose="evaluate", counters=Counters.length(classes))
+    if total is None:
+        return None
+    try:
+        return Counters.from_vector(total.counters, classes=classes)
+    except BadInput:  # somebody's sums were of no examples
+        return None
 
 
 def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counters: int) -> server.Sum | None:
@@ -141,7 +142,7 @@ def _gather(
     new = gathering.admitted.round
 
     def take(name: str, parcel: Parcel) -> None:
-        answer = MaskedUpdate.unpack(parcel)
+        answer = Update.unpack(parcel)
         if answer.name != name:
             raise BadInput(f"expected an update of {name}, found one of {answer.name}", hint="rename one partner")
         check_events(answer.events, ask=ask)

@@ -16,28 +16,11 @@ from numpy.typing import NDArray
 from tacit.errors import JobFailed
 from tacit.job import NEEDS_SINGLE_UPDATES, TrainingSection
 
-__all__ = ["Mean", "ServerOptimizer"]
+__all__ = ["ServerOptimizer"]
 
 _KEY = "vector"
 
 Vector = NDArray[np.float32]
-
-
-class Mean:
-    """The weighted mean of vectors that come one at a time; holds one float64 vector, whatever their number."""
-
-    def __init__(self, length: int) -> None:
-        self._sum = np.zeros(length, dtype=np.float64)
-        self._weight = 0
-
-    def add(self, delta: Vector, *, weight: int) -> None:
-        """Count `delta` (float32 `[d]`) `weight` times."""
-        self._sum += delta if weight == 1 else np.multiply(delta, weight, dtype=np.float64)
-        self._weight += weight
-
-    def value(self) -> NDArray[np.float64]:
-        """float64 `[d]`."""
-        return self._sum / self._weight
 
 
 class ServerOptimizer:

@@ -126,9 +126,8 @@ def prepare(spec: Spec) -> World:
             f"found {len(built.parts)}",
             hint="raise simulation.partners, or lower min_cohort and threshold",
         )
-    if built.job.aggregation.secure:
-        cohort = min(built.job.aggregation.cohort or len(built.parts), len(built.parts))
-        Ring(norm=built.job.aggregation.max_update_norm, partners=cohort)
+    cohort = min(built.job.aggregation.cohort or len(built.parts), len(built.parts))
+    Ring(norm=built.job.aggregation.max_update_norm, partners=cohort)  # raises where their sum could wrap
     for i, (rows, _) in enumerate(built.parts):
         try:
             plan(built.job, examples=len(rows))
