@@ -2,7 +2,8 @@
 
     TacitError
     ├── BadInput      the user can mend it: job, data, flags              exit 2
-    └── JobFailed     the job was right and could not be finished        exit 1
+    ├── JobFailed     the job was right and could not be finished        exit 1
+    └── Abort         a check of secure aggregation failed: the round is over (tacit.secagg.abort)
 
 A class exists only where a caller acts differently on it. A message says what was expected, what was
 found and where, in lower case and without a final period; the hint says what to do.

@@ -61,12 +61,14 @@ def result(
         "aggregation": {
             "secure": job.aggregation.secure,
             "dropouts": sum(len(line["dropouts"]) for line in state.history),
+            "threshold": max((line["needed"] for line in state.history), default=None),
+            "clipped": sum(line["clipped"] for line in state.history),
         },
         "data": dict(data),
         "timing": {
             "wall_s": wall_s,
             "train_s": sum(line["seconds"]["train"] for line in state.history),
-            "secagg_s": 0.0,
+            "secagg_s": sum(line["seconds"]["secagg"] for line in state.history),
             "evaluate_s": sum(line["seconds"]["evaluate"] for line in state.history),
         },
     }
