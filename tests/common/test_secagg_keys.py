@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+import numpy as np
 import pytest
 from cohort import REQUEST, make_round, secret_key
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -151,6 +152,12 @@ def test_parts_do_not_run_into_each_other():
 def test_another_usage_is_refused(usage):
     with pytest.raises(ValueError, match=f"expected one of advert, .*share, found {usage}$"):
         label(usage)
+
+
+@pytest.mark.parametrize("part", [np.int64(1), None, 1.0, bytearray(2)])
+def test_a_part_of_another_kind_is_not_left_out(part):
+    with pytest.raises(TypeError, match=f"found {type(part).__name__}$"):
+        label("pair", b"a", part)
 
 
 def test_bound_to_everything():

@@ -82,7 +82,7 @@ def share(state: State | None, data: bytes, *, random: Random) -> tuple[Shared, 
     check_holders(session.neighbours, session.adverts, needed=needed, stage=Stage.SHARE)
     holders = [j + 1 for j in (*session.neighbours, state.me)]  # the value at 0 is the secret itself
     seeds, keys = (split(s, threshold=needed, holders=holders, random=random) for s in (seed, state.mask_key))
-    sealed = tuple((j, _seal(session, j, seeds[j + 1] + keys[j + 1])) for j in session.neighbours)
+    sealed = tuple((j, _seal(session, j, Secret(seeds[j + 1] + keys[j + 1]))) for j in session.neighbours)
     envelopes = Envelopes(state.me, commitment(seed, session=session.digest, owner=state.me), sealed)
     kept = seeds[state.me + 1], keys[state.me + 1]
     return Shared(session, seed, kept), encode(envelopes, context=state.round.context)
@@ -202,7 +202,7 @@ def _begin_session(state: Advertised, data: bytes) -> Session:
     return Session(state, adverts, digest, graph, tuple(graph.neighbours(state.me)))
 
 
-def _seal(session: Session, receiver: int, plain: bytes) -> bytes:
+def _seal(session: Session, receiver: int, plain: Secret) -> bytes:
     address = share_address(session.digest, sender=session.begun.me, receiver=receiver)
     return seal(_envelope_key(session, receiver, address, stage=Stage.SHARE), plain, bound=address)
 

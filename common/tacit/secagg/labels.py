@@ -21,6 +21,7 @@ def label(usage: str, *parts: bytes | int | str) -> bytes:
 
     Raises:
         ValueError: another usage.
+        TypeError: another kind of part, such as numpy's numbers.
 
     Guarantee: the protocol's name and version, the usage and every part can be read back, so labels that differ in
     any of them differ.
@@ -36,4 +37,6 @@ def label(usage: str, *parts: bytes | int | str) -> bytes:
                 writer.number(1, size=1).text(part)
             case int():
                 writer.number(2, size=1).number(part, size=8)
+            case _:  # a part left out would leave the label unbound
+                raise TypeError(f"expected parts of bytes, text or numbers, found {type(part).__name__}")
     return writer.done()
