@@ -21,6 +21,7 @@ from tacit.secagg.round import Member, Party, Purpose, Round, Rules
 
 __all__ = [
     "REQUEST",
+    "SMALL_ORDER",
     "Coins",
     "Drive",
     "Snapshot",
@@ -38,6 +39,13 @@ __all__ = [
 
 REQUEST = digest(b"what everybody was asked")
 ORDER = list(Stage)
+_P = 2**255 - 19
+_ORDER_8 = (
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+# u-coordinates of small order (RFC 7748, section 6.1; all encodings below 2^255).
+SMALL_ORDER = [PublicKey(u.to_bytes(32, "little")) for u in (0, 1, *_ORDER_8, _P - 1, _P, _P + 1)]
 # A key, a seed or a share in a text: as long a run of hex or of digits, or bytes as Python prints them.
 _LEAK = re.compile(r"[0-9a-f]{9,}|[0-9]{9,}|\\x|b'|b\"", re.IGNORECASE)
 

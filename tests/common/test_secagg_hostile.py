@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cohort import (
     REQUEST,
+    SMALL_ORDER,
     Coins,
     Drive,
     aborts,
@@ -16,7 +17,6 @@ from cohort import (
     roster_with,
     secret_key,
 )
-from test_secagg_keys import SMALL_ORDER
 
 from tacit.secagg import client
 from tacit.secagg.abort import Reason, Stage

@@ -7,7 +7,7 @@ import hmac
 
 import numpy as np
 import pytest
-from cohort import REQUEST, make_round, secret_key
+from cohort import REQUEST, SMALL_ORDER, make_round, secret_key
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,14 +39,6 @@ from tacit.secagg.keys import (
     verifies,
 )
 from tacit.secagg.labels import USAGES, label
-
-_P = 2**255 - 19
-_ORDER_8 = (
-    325606250916557431795983626356110631294008115727848805560023387167927233504,
-    39382357235489614581723060781553021112529911719440698176882885853963445705823,
-)
-# u-coordinates of small order (RFC 7748, section 6.1; all encodings below 2^255).
-SMALL_ORDER = [PublicKey(u.to_bytes(32, "little")) for u in (0, 1, *_ORDER_8, _P - 1, _P, _P + 1)]
 
 
 def test_signatures_are_those_of_rfc_8032():

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cohort import _LEAK, REQUEST, Coins, Drive, make_round, roster_with, secret_key
-from test_secagg_keys import SMALL_ORDER
+from cohort import _LEAK, REQUEST, SMALL_ORDER, Coins, Drive, make_round, roster_with, secret_key
 
 from tacit.secagg import client, server
 from tacit.secagg.abort import Abort, Stage

@@ -207,7 +207,8 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
     Raises:
         Abort: too few shares; a secret that is not the one published.
 
-    Guarantee: the survivors' exact sum or an error, never a wrong sum: every rebuilt secret is checked.
+    Guarantee: the survivors' exact sum or an error, never a wrong sum: every rebuilt secret is checked, and all of
+    them before the first mask comes off, so that a failed try may be repeated with other shares.
     """
     gathered = state.listed.gathered
     admitted, new = gathered.admitted, gathered.admitted.round
@@ -226,8 +227,8 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
     for sender, reveal in found.items():
         for owner, piece in reveal.shares:
             shares[owner][sender + 1] = piece
-    for owner in gathered.commitments:
-        secret = _rebuild(admitted, owner, shares[owner])
+    secrets = {owner: _rebuild(gathered, owner, shares[owner]) for owner in gathered.commitments}
+    for owner, secret in secrets.items():  # all are right, so nothing fails between the first mask and the last
         if owner in gathered.survivors:
             _take_off_seed(gathered, owner, secret)
         else:
@@ -235,30 +236,34 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
     return Sum(gathered.total.update, gathered.total.counters, state.listed.survivors, rejected)
 
 
-def _rebuild(admitted: Admitted, owner: int, shares: Mapping[int, Secret]) -> Secret:
+def _rebuild(gathered: Gathering, owner: int, shares: Mapping[int, Secret]) -> Secret:
+    """The seed of a survivor or the mask key of one that vanished, as published."""
+    admitted = gathered.admitted
     needed, name = admitted.graph.needed(owner), admitted.round.members[owner].name
     if len(shares) < needed:
         found = f"expected {needed} shares of {name}, found {len(shares)}"
         raise Abort(Stage.UNMASK, Reason.TOO_FEW, found)
     try:
-        return combine(dict(sorted(shares.items())[:needed]))
+        secret = combine(dict(sorted(shares.items())[:needed]))
     except ValueError:
         raise _wrong_secret(name) from None
+    if owner in gathered.survivors:
+        right = commitment(secret, session=admitted.session, owner=owner) == gathered.commitments[owner]
+    else:
+        right = public_of(secret) == admitted.adverts[owner].mask_key
+    if not right:
+        raise _wrong_secret(name)
+    return secret
 
 
 def _take_off_seed(gathered: Gathering, owner: int, seed: Secret) -> None:
-    admitted = gathered.admitted
-    if commitment(seed, session=admitted.session, owner=owner) != gathered.commitments[owner]:
-        raise _wrong_secret(admitted.round.members[owner].name)
     for name, values in gathered.total.channels():
-        add_mask(values, seed_key(seed, session=admitted.session, owner=owner, channel=name), sign=-1)
+        add_mask(values, seed_key(seed, session=gathered.admitted.session, owner=owner, channel=name), sign=-1)
 
 
 def _take_off_pairs(gathered: Gathering, owner: int, key: Secret) -> None:
     """Survivors added what they share with `owner`, who vanished before adding its part."""
     admitted = gathered.admitted
-    if public_of(key) != admitted.adverts[owner].mask_key:
-        raise _wrong_secret(admitted.round.members[owner].name)
     for j in admitted.graph.neighbours(owner):
         if j not in gathered.survivors:
             continue
