@@ -90,6 +90,12 @@ def _members(*positions: int) -> tuple[Member, ...]:
         ({"members": (*_members(0, 1, 2), Member("z", PLAIN.members[0].identity))}, "with a key of its own"),
         ({"members": (*_members(0, 1, 2), Member("z", PublicKey(bytes(31))))}, "with a key of its own"),
         ({"members": (*_members(0, 1, 2), Member("z", PublicKey(bytes(33))))}, "with a key of its own"),
+        (
+            {"members": (*_members(0, 1, 2), Member("z\nz", wrong_key()))},
+            "expected printable names of the run and of all",
+        ),
+        ({"members": (*_members(0, 1, 2), Member("z\u202e", wrong_key()))}, "expected printable names"),
+        ({"run": "\x1b[2J"}, "expected printable names"),
         ({"purpose": "predict"}, "expected a purpose train or evaluate .* found predict"),
         ({"job": "ab" * 31}, "a job's SHA-256 in hex"),
         ({"job": "AB" * 32}, "a job's SHA-256 in hex"),

@@ -48,8 +48,9 @@ class Round:
         edges: chance in 256ths that two members share a mask; 256 for all.
 
     Raises:
-        BadInput: a cohort below the threshold, a threshold at or under half, members out of order or twice, fewer
-            edges than `tacit.secagg.graph.edge_chance` asks for, or a number out of range.
+        BadInput: a cohort below the threshold, a threshold at or under half, members out of order or twice, a name
+            with line breaks or the like, fewer edges than `tacit.secagg.graph.edge_chance` asks for, or a number out
+            of range.
     """
 
     run: str
@@ -79,6 +80,8 @@ class Round:
             raise _bad(f"a threshold above half of the cohort of {n} and within it", str(self.threshold))
         if names != sorted(set(names)) or len(keys) != n or any(len(key) != KEY for key in keys):
             raise _bad("members in the order of their names, each with a key of its own", "others")
+        if not all(text.isprintable() for text in (self.run, *names)):  # they stand in errors and logs
+            raise _bad("printable names of the run and of all members", "others")
         if self.purpose not in _PURPOSES or not re.fullmatch("[0-9a-f]{64}", self.job):
             raise _bad("a purpose train or evaluate and a job's SHA-256 in hex", f"{self.purpose} and {self.job}")
         least = edge_chance(n, threshold=self.threshold)
