@@ -115,8 +115,8 @@ def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> O
     return client.open_shares(state, ask.inbox)
 
 
-def cover(opened: Opened | None, ask: Ask, vector: MaskedVector, standing: Standing) -> Standing:
-    """Stage 2: mask `vector` in place, or leave it as it is where `opened` is None.
+def cover(opened: Opened | None, ask: Ask, vector: MaskedVector, standing: Standing) -> tuple[Standing, bytes]:
+    """Stage 2: mask `vector` in place, or leave it as it is where `opened` is None; gives what goes beside it.
 
     Raises:
         BadInput: a counter so large that the sum could wrap.
@@ -125,8 +125,9 @@ def cover(opened: Opened | None, ask: Ask, vector: MaskedVector, standing: Stand
         # The server reads this: it tells no count.
         raise BadInput(f"expected counters below {_MOST}, found a larger one", hint="evaluate on fewer examples")
     if opened is None:
-        return standing
-    return replace(standing, state=client.mask(opened, vector, request=ask.request()))
+        return standing, b""
+    state, presence = client.mask(opened, vector, request=ask.request())
+    return replace(standing, state=state), presence
 
 
 def approve(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:

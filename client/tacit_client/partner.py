@@ -73,8 +73,8 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     update, clipped = ring.encode(delta, weight=share, rounding=rounding)
     site.ledger.confirm(release)
     vector = MaskedVector(update, np.array([examples, clipped, milliseconds], dtype=np.uint64))
-    standing = cover(opened, ask, vector, standing)
-    return standing, Update(site.name, vector, site.ledger.totals(run=ask.run))
+    standing, presence = cover(opened, ask, vector, standing)
+    return standing, Update(site.name, vector, site.ledger.totals(run=ask.run), presence)
 
 
 def judge(ask: Ask, site: Site, trainer: Trainer, standing: Standing, *, classes: int) -> tuple[Standing, Update]:
@@ -82,8 +82,8 @@ def judge(ask: Ask, site: Site, trainer: Trainer, standing: Standing, *, classes
     opened = enter(ask, standing, purpose="evaluate", counters=Counters.length(classes))
     counters = trainer.evaluate(ask.vector, site.holdout, classes=classes).to_vector()
     vector = MaskedVector(np.empty(0, dtype=np.uint32), counters.astype(np.uint64))
-    standing = cover(opened, ask, vector, standing)
-    return standing, Update(site.name, vector)
+    standing, presence = cover(opened, ask, vector, standing)
+    return standing, Update(site.name, vector, presence=presence)
 
 
 def state(run: str, site: Site) -> Statement:

@@ -97,13 +97,6 @@ class Parcel:
             raise _unfit(f"integer {name}", type(found).__name__)
         return found
 
-    def real(self, name: str) -> float:
-        """The finite number called `name`. Raises BadInput."""
-        found = self.scalars.get(name)
-        if not isinstance(found, float) or not np.isfinite(found):
-            raise _unfit(f"finite number {name}", type(found).__name__)
-        return found
-
     def only(self, *, arrays: set[str], scalars: set[str]) -> None:
         """Raises BadInput where the parcel holds other names than these."""
         for found, expected in ((set(self.arrays), arrays), (set(self.scalars), scalars)):
@@ -119,7 +112,7 @@ class Ask:
         job: the whole job, so that a partner checks in every message what it is asked to run.
         run: id of the run, the same after a restart.
         round: 1-based.
-        attempt: counts the tries at a round.
+        attempt: at the run: one more for every restart.
         cohort: partners who are asked the same; the grid of updates depends on it.
         vector: the global model, float32 `[d]`.
         inbox: with secure aggregation, the shares that peers sealed for this partner (`tacit.secagg.messages.Inbox`).
@@ -248,24 +241,26 @@ class Update:
         vector: of training: the encoded update (`tacit.quantize.Ring`), uint32 `[d]`, and as counters its weight,
             whether it was clipped and the milliseconds of training. Of evaluation: no update, and integer sums over
             examples (`tacit.metrics.Counters.to_vector`).
+        presence: with secure aggregation, what the partner signs beside it (`tacit.secagg.messages.Presence`).
         events: of training: what this partner has released in this run so far.
     """
 
     name: str
     vector: MaskedVector
     events: tuple[Event, ...] = ()
+    presence: bytes = b""
 
     def pack(self) -> Parcel:
         return Parcel(
-            dict(self.vector.channels()),
+            {**dict(self.vector.channels()), "presence": _array(self.presence)},
             {"kind": "update", "name": self.name, "events": _write_events(self.events)},
         )
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Update:
-        parcel.only(arrays={"update", "counters"}, scalars={"kind", "name", "events"})
+        parcel.only(arrays={"update", "counters", "presence"}, scalars={"kind", "name", "events"})
         vector = MaskedVector(parcel.array("update", dtype="uint32"), parcel.array("counters", dtype="uint64"))
-        return cls(parcel.text("name"), vector, _read_events(parcel.text("events")))
+        return cls(parcel.text("name"), vector, _read_events(parcel.text("events")), parcel.bytes("presence"))
 
 
 @dataclass(frozen=True)

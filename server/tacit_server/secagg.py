@@ -148,7 +148,7 @@ def _gather(
         check_events(answer.events, ask=ask)
         started = time.perf_counter()
         try:
-            server.gather(gathering, _place(new, name), answer.vector)
+            server.gather(gathering, _place(new, name), answer.vector, answer.presence)
         except Abort as error:
             raise BadInput(error.message, hint=error.hint) from None
         replies.events[name] = answer.events

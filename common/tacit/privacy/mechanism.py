@@ -13,7 +13,7 @@ from tacit.job import Job
 from tacit.privacy.accounting import calibrate
 from tacit.privacy.events import Event
 
-__all__ = ["Mechanism", "plan", "sampling_rate"]
+__all__ = ["Mechanism", "plan", "sampling_rate", "weight"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tacit.secagg.keys import Digest, PublicKey, Secret, derive, digest
 from tacit.secagg.labels import label
 from tacit.secagg.round import Round
 
-__all__ = ["advert_text", "agreement_text", "commitment", "pair_key", "seed_key", "session_of", "share_address"]
+__all__ = [
+    "advert_text",
+    "agreement_text",
+    "commitment",
+    "pair_key",
+    "presence_text",
+    "seed_key",
+    "session_of",
+    "share_address",
+]
 
 
 def advert_text(new: Round, *, sender: int, share_key: PublicKey, mask_key: PublicKey) -> bytes:
@@ -40,6 +51,11 @@ def pair_key(secret: Secret, *, session: Digest, request: Digest, pair: tuple[in
     Guarantee: partners that were asked different things in stage 2 get masks that do not cancel.
     """
     return derive(secret, label("pair", session, request, min(pair), max(pair), channel))
+
+
+def presence_text(new: Round, *, session: Digest, request: Digest, present: Collection[int]) -> bytes:
+    """What a partner signs in stage 2: with whom it masked, U2 as it was shown."""
+    return label("present", new.context, session, request, *sorted(present))
 
 
 def agreement_text(new: Round, *, session: Digest, request: Digest, survivors: tuple[int, ...]) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from tacit.secagg.abort import Abort, Reason, Stage
-from tacit.secagg.bindings import advert_text
+from tacit.secagg.bindings import advert_text, presence_text
+from tacit.secagg.constants import COLLUDERS, EDGE_UNIT
 from tacit.secagg.keys import verifies
-from tacit.secagg.messages import Advert
+from tacit.secagg.messages import Advert, Presence
 from tacit.secagg.round import Party, Round
+from tacit.secagg.states import Masked
 
-__all__ = ["check_adverts", "check_company", "check_holders", "check_list", "check_round"]
+__all__ = ["check_adverts", "check_company", "check_holders", "check_list", "check_presences", "check_round"]
 
 
 def check_round(new: Round, party: Party) -> int:
@@ -41,7 +43,10 @@ def check_company(new: Round, party: Party, positions: Collection[int], *, stage
     if accepted < rules.min_cohort:
         found = f"expected at least {rules.min_cohort} accepted partners, itself among them, found {accepted}"
         raise Abort(stage, Reason.COHORT, f"{found} of {len(positions)}")
-    strangers, most = len(positions) - accepted, 2 * new.threshold - len(new.members) - 1
+    n, strangers = len(new.members), len(positions) - accepted
+    most = 2 * new.threshold - n - 1
+    if new.edges < EDGE_UNIT:  # the bound of a sparse graph is for fewer than n/3
+        most = min(most, (n - 1) // COLLUDERS)
     if strangers > most:
         found = f"expected at most {most} partners that are not accepted peers, found {strangers}"
         raise Abort(stage, Reason.STRANGERS, found)
@@ -81,3 +86,15 @@ def check_holders(neighbours: tuple[int, ...], present: Collection[int], *, need
     live = len(set(neighbours) & set(present)) + 1
     if live < needed:
         raise Abort(stage, Reason.TOO_FEW, f"expected at least {needed} live holders of shares, found {live}")
+
+
+def check_presences(state: Masked, presences: Collection[Presence]) -> None:
+    """Every neighbour that survived masked with the partners that this one was shown: it signed the same U2."""
+    text = presence_text(state.round, session=state.session, request=state.request, present=state.present)
+    for presence in presences:
+        if presence.sender not in state.neighbours:
+            continue
+        member = state.round.members[presence.sender]
+        if not verifies(presence.signature, identity=member.identity, message=text):
+            found = f"expected {member.name} to have masked with the partners shown here, found another list"
+            raise Abort(Stage.AGREE, Reason.SIGNATURE, found)

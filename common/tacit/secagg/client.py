@@ -20,11 +20,12 @@ from tacit.secagg.bindings import (
     agreement_text,
     commitment,
     pair_key,
+    presence_text,
     seed_key,
     session_of,
     share_address,
 )
-from tacit.secagg.checks import check_adverts, check_company, check_holders, check_list, check_round
+from tacit.secagg.checks import check_adverts, check_company, check_holders, check_list, check_presences, check_round
 from tacit.secagg.constants import KEY, SHARE
 from tacit.secagg.graph import Graph
 from tacit.secagg.keys import Digest, PublicKey, Secret, agree, derive, open_sealed, public_of, seal, sign, verifies
@@ -34,6 +35,7 @@ from tacit.secagg.messages import (
     Envelopes,
     Inbox,
     MaskedVector,
+    Presence,
     Quorum,
     Reveal,
     Roster,
@@ -109,8 +111,8 @@ def open_shares(state: State | None, data: bytes) -> Opened:
     return Opened(state, {**held, begun.me: state.kept}, present)
 
 
-def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> Masked:
-    """Stage 2: mask `vector` in place; it is then what leaves the machine.
+def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> tuple[Masked, bytes]:
+    """Stage 2: mask `vector` in place; it then leaves the machine with a signed `Presence`, which says with whom.
 
     Args:
         vector: integers modulo 2^32 and 2^64, whose plain values are gone afterwards.
@@ -137,7 +139,9 @@ def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> Maske
             add_mask(values, key, sign=1 if begun.me < j else -1)
     needed = session.graph.needed(begun.me)
     facts = session.digest, request, session.neighbours, needed, state.held, state.present
-    return Masked(begun.round, begun.party, begun.me, *facts)
+    text = presence_text(begun.round, session=session.digest, request=request, present=state.present)
+    answer = Presence(begun.me, sign(begun.party.key, text))
+    return Masked(begun.round, begun.party, begun.me, *facts), encode(answer, context=begun.round.context)
 
 
 def approve(state: State | None, data: bytes) -> tuple[Agreed, bytes]:
@@ -145,14 +149,21 @@ def approve(state: State | None, data: bytes) -> tuple[Agreed, bytes]:
 
     Raises:
         Abort: a state out of order; a list that is not within U2, too short or without this partner; too few accepted
-            survivors, or too few that hold this partner's shares.
+            survivors, or too few that hold this partner's shares; a neighbour that masked with others than this
+            partner was shown.
+
+    Guarantee: a share of a neighbour's seed is given only where that neighbour masked with everyone in U2 as this
+    partner knows it, so with every survivor that is a neighbour of both: a server that showed it another U2, without
+    the partners whose masks will not be rebuilt, gets no share from here.
     """
     stage = Stage.AGREE
     state = _expect(state, Masked, stage)
-    survivors = decode(Survivors, data, context=state.round.context).survivors
+    shown = decode(Survivors, data, context=state.round.context)
+    survivors = shown.positions
     check_list(survivors, within=state.present, me=state.me, threshold=state.round.threshold, stage=stage)
     check_company(state.round, state.party, survivors, stage=stage)
     check_holders(state.neighbours, survivors, needed=state.needed, stage=stage)
+    check_presences(state, shown.presences)
     text = agreement_text(state.round, session=state.session, request=state.request, survivors=survivors)
     answer = Agreement(state.me, sign(state.party.key, text))
     return Agreed(state, survivors), encode(answer, context=state.round.context)

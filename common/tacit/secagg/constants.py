@@ -8,6 +8,7 @@ __all__ = [
     "DIGEST",
     "EDGE_UNIT",
     "FAILURE_BITS",
+    "FIELD",
     "GRIND_BITS",
     "HOLDERS_SHARE",
     "KEY",
@@ -24,6 +25,9 @@ VERSION = 1
 
 PRIME = 2**256 + 297
 """The smallest prime above 2^256, so that every 32-byte secret is an element of the field (tests prove it prime)."""
+
+FIELD = 2**255 - 19
+"""Of X25519 (RFC 7748, section 4.1): a public key is a number below it."""
 
 KEY = 32
 """Bytes of an X25519 or Ed25519 key (RFC 7748, RFC 8032), of an AES-256 key, of a self-mask seed."""

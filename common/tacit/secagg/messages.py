@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tacit.codec import Malformed, Reader, Writer
 from tacit.secagg.abort import Abort, Reason, Stage
-from tacit.secagg.constants import DIGEST, KEY, SEALED, SHARE, SIGNATURE, VERSION
+from tacit.secagg.constants import DIGEST, FIELD, KEY, SEALED, SHARE, SIGNATURE, VERSION
 from tacit.secagg.keys import Digest, PublicKey, Secret, Signature
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Envelopes",
     "Inbox",
     "MaskedVector",
+    "Presence",
     "Quorum",
     "Reveal",
     "Roster",
@@ -71,8 +72,7 @@ class Advert:
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        sender = reader.number(size=4)
-        keys = PublicKey(reader.fixed(size=KEY)), PublicKey(reader.fixed(size=KEY))
+        sender, keys = reader.number(size=4), (_read_key(reader), _read_key(reader))
         return cls(sender, *keys, Signature(reader.fixed(size=SIGNATURE)))
 
 
@@ -150,27 +150,7 @@ class MaskedVector:
 
 
 @dataclass(frozen=True)
-class Survivors:
-    """Stage 3, server: U3, whose masked vectors came."""
-
-    KIND: ClassVar[int] = 5
-    STAGE: ClassVar[Stage] = Stage.AGREE
-    survivors: tuple[int, ...]
-
-    def write(self, writer: Writer) -> None:
-        _write_positions(writer, self.survivors)
-
-    @classmethod
-    def read(cls, reader: Reader) -> Self:
-        return cls(_read_positions(reader))
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Stage 3, partner: Ed25519 over `label("agree", ctx, session, request, U3)`."""
-
-    KIND: ClassVar[int] = 6
-    STAGE: ClassVar[Stage] = Stage.AGREE
+class _Signed:
     sender: int
     signature: Signature
 
@@ -180,6 +160,43 @@ class Agreement:
     @classmethod
     def read(cls, reader: Reader) -> Self:
         return cls(reader.number(size=4), Signature(reader.fixed(size=SIGNATURE)))
+
+
+@dataclass(frozen=True)
+class Presence(_Signed):
+    """Stage 2, partner, beside the masked vector: Ed25519 over `label("present", ctx, session, request, U2)`."""
+
+    KIND: ClassVar[int] = 9
+    STAGE: ClassVar[Stage] = Stage.MASK
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Stage 3, server: U3, whose masked vectors came, by their signatures over U2."""
+
+    KIND: ClassVar[int] = 5
+    STAGE: ClassVar[Stage] = Stage.AGREE
+    presences: tuple[Presence, ...]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """U3."""
+        return tuple(presence.sender for presence in self.presences)
+
+    def write(self, writer: Writer) -> None:
+        _write_list(writer, self.presences, lambda presence: presence.write(writer))
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(_read_list(reader, lambda: Presence.read(reader), lambda presence: presence.sender))
+
+
+@dataclass(frozen=True)
+class Agreement(_Signed):
+    """Stage 3, partner: Ed25519 over `label("agree", ctx, session, request, U3)`."""
+
+    KIND: ClassVar[int] = 6
+    STAGE: ClassVar[Stage] = Stage.AGREE
 
 
 @dataclass(frozen=True)
@@ -254,6 +271,14 @@ def _read_head(reader: Reader, kind: type[_Body], context: Digest) -> None:
 
 class _OutOfOrder(Exception):
     pass
+
+
+def _read_key(reader: Reader) -> PublicKey:
+    """An X25519 key in its one canonical spelling: RFC 7748 reads others as the same key."""
+    key = reader.fixed(size=KEY)
+    if int.from_bytes(key, "little") >= FIELD:
+        raise Malformed("expected a canonical X25519 key, found another spelling")
+    return PublicKey(key)
 
 
 def _write_list(writer: Writer, items: Sequence[T], write: Callable[[T], Any]) -> None:

@@ -46,10 +46,10 @@ def aggregate(
     masked = {}
     for i in here(Stage.MASK):
         masked[i] = client.mask(client.open_shares(shared[i][0], inboxes[i]), vectors[i], request=request)
-        server.gather(gathering, i, vectors[i])
+        server.gather(gathering, i, vectors[i], masked[i][1])
     listed, survivors = server.listing(gathering)
 
-    agreed = {i: client.approve(masked[i], survivors) for i in here(Stage.AGREE)}
+    agreed = {i: client.approve(masked[i][0], survivors) for i in here(Stage.AGREE)}
     confirmed, quorum = server.confirm(listed, {i: data for i, (_, data) in agreed.items()})
 
     reveals = {i: client.unmask(agreed[i][0], quorum) for i in here(Stage.UNMASK) if i in agreed}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.secagg.abort import Abort, Reason, Stage
-from tacit.secagg.bindings import advert_text, agreement_text, commitment, pair_key, seed_key, session_of
+from tacit.secagg.bindings import advert_text, agreement_text, commitment, pair_key, presence_text, seed_key, session_of
 from tacit.secagg.graph import Graph
 from tacit.secagg.keys import Digest, Secret, agree, is_usable, public_of, verifies
 from tacit.secagg.messages import (
@@ -24,6 +24,7 @@ from tacit.secagg.messages import (
     Envelopes,
     Inbox,
     MaskedVector,
+    Presence,
     Quorum,
     Reveal,
     Roster,
@@ -66,13 +67,13 @@ class Admitted:
 
 @dataclass(frozen=True, repr=False)
 class Gathering:
-    """Within stage 2: the sum of what has come, which grows in place, and from whom."""
+    """Within stage 2: the sum of what has come, which grows in place, and from whom, with what it signed."""
 
     admitted: Admitted
     commitments: Mapping[int, Digest]
     request: Digest
     total: MaskedVector
-    survivors: set[int]
+    survivors: dict[int, Presence]
     rejected: dict[int, Abort]
 
 
@@ -161,25 +162,39 @@ def route(state: Admitted, replies: Replies, *, request: Digest) -> tuple[Gather
     inboxes = {i: encode(Inbox(present, tuple(box)), context=new.context) for i, box in boxes.items()}
     total = MaskedVector(np.zeros(new.update, dtype=np.uint32), np.zeros(new.counters, dtype=np.uint64))
     commitments = {i: envelopes.commitment for i, envelopes in found.items()}
-    return Gathering(state, commitments, request, total, set(), rejected), inboxes
+    return Gathering(state, commitments, request, total, {}, rejected), inboxes
 
 
-def gather(state: Gathering, sender: int, vector: MaskedVector) -> None:
-    """Stage 2: add one partner's masked vector to the sum, in place. Raises Abort: not in U2, twice, wrong length."""
+def gather(state: Gathering, sender: int, vector: MaskedVector, data: bytes) -> None:
+    """Stage 2: add one partner's masked vector to the sum, in place.
+
+    Args:
+        data: its `Presence`.
+
+    Raises:
+        Abort: not in U2, twice, a vector of another length, a signature over another U2.
+    """
     if sender not in state.commitments or sender in state.survivors:
         raise Abort(Stage.MASK, Reason.NOT_LISTED, "expected one vector of a partner that shared keys, found another")
     new = state.admitted.round
     vector.check(update=new.update, counters=new.counters, stage=Stage.MASK)
+    presence = decode(Presence, data, context=new.context)
+    _check_sender(presence.sender, sender, Stage.MASK)
+    session, present = state.admitted.session, state.commitments.keys()
+    text = presence_text(new, session=session, request=state.request, present=present)
+    if not verifies(presence.signature, identity=new.members[sender].identity, message=text):
+        raise Abort(Stage.MASK, Reason.SIGNATURE, "expected a signature over those who shared keys, found another")
     np.add(state.total.update, vector.update, out=state.total.update)
     np.add(state.total.counters, vector.counters, out=state.total.counters)
-    state.survivors.add(sender)
+    state.survivors[sender] = presence
 
 
 def listing(state: Gathering) -> tuple[Listed, bytes]:
     """Stage 2 ends: gives the `Survivors`. Raises Abort: too few."""
     new, survivors = state.admitted.round, tuple(sorted(state.survivors))
     _enough(survivors, new.threshold, Stage.MASK)
-    return Listed(state, survivors), encode(Survivors(survivors), context=new.context)
+    presences = tuple(state.survivors[i] for i in survivors)
+    return Listed(state, survivors), encode(Survivors(presences), context=new.context)
 
 
 def confirm(state: Listed, replies: Replies) -> tuple[Confirmed, bytes]:
@@ -212,6 +227,8 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
     """
     gathered = state.listed.gathered
     admitted, new = gathered.admitted, gathered.admitted.round
+    if len(gathered.survivors) != len(state.listed.survivors):
+        raise Abort(Stage.UNMASK, Reason.ORDER, "expected no vector after the list of survivors, found one")
 
     def check(sender: int, data: bytes) -> Reveal:
         reveal = decode(Reveal, data, context=new.context)

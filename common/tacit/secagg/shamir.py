@@ -66,7 +66,7 @@ def combine(shares: Mapping[int, bytes]) -> Secret:
     """
     weights = _weights(tuple(shares))
     found = sum(w * int.from_bytes(share, "big") for w, share in zip(weights, shares.values(), strict=True)) % PRIME
-    if not shares or found >> (8 * KEY):
+    if not shares or found >> (8 * KEY) or max(shares.values()) >= PRIME.to_bytes(SHARE, "big"):
         raise ValueError("expected shares of one secret, found others")
     return Secret(found.to_bytes(KEY, "big"))
 
