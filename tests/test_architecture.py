@@ -41,7 +41,7 @@ LIBRARIES = {
         "tacit_server.update",
         "tacit_sim",
     ),
-    "cryptography": ("tacit.privacy.randomness",),
+    "cryptography": ("tacit.privacy.randomness", "tacit.secagg"),
 }
 LIGHT = (
     "tacit.job",
@@ -52,6 +52,10 @@ LIGHT = (
     "tacit.privacy.randomness",
     "tacit.data.files",
     "tacit.metrics",
+    "tacit.quantize",
+    "tacit.secagg.client",
+    "tacit.secagg.run",
+    "tacit.secagg.server",
 )
 
 
@@ -86,9 +90,9 @@ def _within(name: str, places: tuple[str, ...]) -> bool:
 
 
 def test_every_package_is_seen():
-    assert len(MODULES) >= 55
+    assert len(MODULES) >= 110
     seen = {package: sum(_within(name, (package,)) for name in MODULES) for package in FOLDERS}
-    least = {"tacit": 25, "tacit_client": 5, "tacit_server": 9, "tacit_sim": 12}
+    least = {"tacit": 49, "tacit_client": 8, "tacit_server": 13, "tacit_sim": 38}
     assert {package for package in FOLDERS if seen[package] < least[package]} == set()
 
 
@@ -108,7 +112,7 @@ def test_the_permitted_arrows_are_used():
 
 def test_no_cycle():
     graph = {name: _imports(name) & MODULES.keys() - {name} for name in MODULES}
-    assert sum(map(len, graph.values())) >= 100
+    assert sum(map(len, graph.values())) >= 400
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
@@ -169,7 +173,7 @@ def test_public_names_are_listed_and_sorted():
         seen += 1
         assert public == sorted(public, key=_order), name
         assert set(defined) <= set(public), name
-    assert seen >= 45
+    assert seen >= 100
 
 
 def test_no_assert_in_the_product():

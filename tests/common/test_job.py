@@ -36,7 +36,7 @@ epsilon = 3.0
 delta = 1e-5
 max_grad_norm = 0.1
 [aggregation]
-secure = false
+secure = true
 min_cohort = 3
 threshold = 3
 round_timeout = 600.0
@@ -74,6 +74,9 @@ AGREED = (
     "aggregation.cohort=5",
     "aggregation.threshold=2",
     "aggregation.round_timeout=7.0",
+    "aggregation.stage_timeout=7.0",
+    "aggregation.max_update_norm=7.0",
+    "aggregation.max_weight=7",
     "evaluation.every=2",
     "evaluation.partner_holdout=0.2",
     "evaluation.patience=2",
@@ -111,6 +114,7 @@ def test_the_contracts_job_loads(tmp_path):
     keys = [(section, key) for section, table in raw.items() if isinstance(table, dict) for key in table]
     assert len(keys) == 26
     assert {(s, k): loaded[s][k] for s, k in keys} == {(s, k): raw[s][k] for s, k in keys}
+    assert job.aggregation.needed(10) == 7  # 3 would be under the floor
 
 
 @pytest.mark.parametrize("strategy", SERVER_OPTIONS)
@@ -151,6 +155,10 @@ def test_the_resolved_job_loads_as_the_same(make_job):
         ("aggregation.secure", '"no"', "boolean"),
         ("aggregation.min_cohort", "0", "greater than 0"),
         ("aggregation.round_timeout", "0", "greater than 0"),
+        ("aggregation.stage_timeout", "-1.0", "greater than 0"),
+        ("aggregation.max_update_norm", "0", "greater than 0"),
+        ("aggregation.max_update_norm", "inf", "finite"),
+        ("aggregation.max_weight", "0", "greater than 0"),
         ("aggregation.weighting", '"size"', "'uniform' or 'examples'"),
         ("evaluation.partner_holdout", "1.0", "less than 1"),
         ("evaluation.every", "0", "greater than 0"),
@@ -200,11 +208,16 @@ def test_a_missing_key_is_named(make_job, key):
         (("privacy.mechanism=none",), (), "no privacy.noise_multiplier with mechanism none"),
         (("privacy.mechanism=client",), (), "not built yet"),
         (("privacy.mechanism=distributed-dp-sgd",), (), "not built yet"),
-        (("aggregation.secure=true",), (), "secure aggregation is not built yet"),
+        (("aggregation.secure=true", "aggregation.min_cohort=2"), (), "min_cohort of at least 3 with"),
+        (
+            ("aggregation.secure=true", "aggregation.threshold=1"),
+            (),
+            "cohort of 3 with aggregation.secure = true, found 1",
+        ),
         (("aggregation.secure=true", "training.server_strategy=krum"), (), "found krum"),
         (("aggregation.threshold=4",), (), "at most min_cohort 3, found 4"),
         (("aggregation.cohort=2",), (), "at least min_cohort 3, found 2"),
-        (("aggregation.weighting=examples",), (), "exact counts would leave in clear"),
+        (("aggregation.weighting=examples",), (), "found examples: counts would leave in clear"),
         (("training.server_strategy=fedsgd",), (), "found fedsgd"),
         (("training.server_options.eta=1.0",), (), "option of fedavg in training.server_options, found eta"),
         (("training.optimizer=adam", "training.momentum=0.9"), (), "no training.momentum with adam, found 0.9"),
@@ -224,6 +237,45 @@ def test_no_strategy_that_needs_single_updates_is_secure(make_job, strategy):
         make_job("aggregation.secure=true", f"training.server_strategy={strategy}")
 
 
+def test_secure_is_what_a_job_is_when_it_does_not_say(make_job):
+    assert make_job(without=("aggregation.secure",)).aggregation.secure
+
+
+@pytest.mark.parametrize(("size", "at_most_half"), [(3, 1), (4, 2), (5, 2), (10, 5), (11, 5)])
+@pytest.mark.parametrize("key", ["min_cohort", "cohort"])
+def test_a_threshold_of_half_is_refused_under_secure_aggregation_with_both_numbers(make_job, size, at_most_half, key):
+    secure = ("aggregation.secure=true", f"aggregation.{key}={size}")
+    room = (f"aggregation.min_cohort={max(3, at_most_half + 1)}",) if key == "cohort" else ()
+    for threshold in (1, at_most_half):
+        with pytest.raises(BadInput, match=rf"^expected .* cohort of {size} .*, found {threshold}: half") as caught:
+            make_job(*secure, *room, f"aggregation.threshold={threshold}")
+        assert f"to {2 * size // 3 + 1}, or" in caught.value.hint
+    assert make_job(*secure, *room, f"aggregation.threshold={at_most_half + 1}").aggregation.secure
+    assert make_job(f"aggregation.{key}={size}", *room, f"aggregation.threshold={at_most_half}").aggregation.threshold
+
+
+@given(st.integers(3, 300), st.integers(1, 300))
+def test_a_secure_round_needs_two_thirds_and_one_more(make_job, cohort, threshold):
+    section = make_job("aggregation.secure=true").aggregation
+    assert section.needed(cohort) == 2 * cohort // 3 + 1
+    assert section.model_copy(update={"threshold": threshold}).needed(cohort) == max(threshold, 2 * cohort // 3 + 1)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))
+def test_a_round_in_clear_needs_what_the_job_says(make_job, cohort, least, threshold):
+    section = make_job().aggregation.model_copy(update={"min_cohort": least})
+    assert section.needed(cohort) == min(3, least)
+    assert section.model_copy(update={"threshold": threshold}).needed(cohort) == threshold
+
+
+def test_counts_weigh_where_they_are_summed_unseen_or_nothing_is_private(make_job):
+    by_examples = "aggregation.weighting=examples"
+    assert make_job(by_examples, "aggregation.secure=true").aggregation.full_weight == 10_000
+    assert make_job(by_examples, "privacy={mechanism='none'}").aggregation.full_weight == 10_000
+    assert make_job(by_examples, "aggregation.secure=true", "aggregation.max_weight=7").aggregation.full_weight == 7
+    assert make_job("aggregation.max_weight=7").aggregation.full_weight == 1
+
+
 def test_the_hash_changes_with_every_agreed_key(make_job):
     keys = {f"{s}.{k}" for s, t in make_job().agreed().items() if isinstance(t, dict) for k in t} | {"name"}
     left_out = {"training.server_options", "privacy.mechanism", "privacy.epsilon", "aggregation.secure"}
@@ -238,8 +290,9 @@ def test_the_hash_changes_with_every_agreed_key(make_job):
         make_job("training.server_strategy=fedadam").hash(),
         none.hash(),
         make_job("privacy={mechanism='none'}", "aggregation.weighting=examples").hash(),
+        make_job("aggregation.secure=true").hash(),
     }
-    assert len(hashes) == len(AGREED) + 6
+    assert len(hashes) == len(AGREED) + 7
 
 
 @pytest.mark.parametrize("text", NOT_AGREED)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tacit.errors import BadInput
 from tacit.privacy.accounting import epsilon
-from tacit.privacy.mechanism import Mechanism, plan, sampling_rate
+from tacit.privacy.mechanism import Mechanism, plan, sampling_rate, weight
 
 TARGET = ("privacy.epsilon=2.0", "training.rounds=10", "training.local_steps=5")
 
@@ -108,3 +108,22 @@ def test_without_privacy_nothing_is_clipped_or_noised_and_the_event_says_so(make
     assert mechanism.noise_std == 0.0
     assert mechanism.event().kind == "none"
     assert mechanism.sampling_rate == 0.1
+
+
+def test_uniform_partners_weigh_one(make_job):
+    assert {weight(make_job(), examples=n) for n in (1, 31, 10**6)} == {1}
+
+
+@given(st.integers(1, 10**7), st.integers(0, 10**6), st.integers(1, 10**6))
+def test_a_private_weight_tells_two_digits_of_the_count(make_job, examples, other, most):
+    job = make_job("aggregation.secure=true", "aggregation.weighting=examples", f"aggregation.max_weight={most}")
+    unit = 10 ** max(0, len(str(examples)) - 2)
+    found = weight(job, examples=examples)
+    assert found == weight(job, examples=examples // unit * unit + other % unit)
+    assert found == min(examples // unit * unit, most)
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**6))
+def test_without_a_mechanism_the_weight_is_the_count(make_job, examples, most):
+    job = make_job("privacy={mechanism='none'}", "aggregation.weighting=examples", f"aggregation.max_weight={most}")
+    assert weight(job, examples=examples) == min(examples, most)

@@ -20,7 +20,7 @@ RAW = "tacit.raw.v1"
 NAMES = st.text(min_size=1, max_size=10)
 ARRAYS = st.one_of(
     arrays.arrays(np.float32, st.integers(0, 30), elements=st.floats(width=32)),
-    arrays.arrays(np.int64, st.integers(0, 30)),
+    *(arrays.arrays(kind, st.integers(0, 30)) for kind in (np.int64, np.uint8, np.uint32, np.uint64)),
 )
 SCALARS = st.one_of(st.text(max_size=20), st.integers(-(2**63), 2**63 - 1), st.floats())
 
@@ -39,6 +39,22 @@ def test_bytes_are_little_endian_and_no_more():
     array = records["arrays"]["a"]
     assert (array.stype, array.dtype, tuple(array.shape)) == (RAW, "int64", (2,))
     assert array.data == (1).to_bytes(8, "little") + (-2).to_bytes(8, "little", signed=True)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("uint8", 1), ("uint32", 4), ("uint64", 8)])
+def test_ring_entries_are_little_endian_too(kind, size):
+    top = 2 ** (8 * size) - 1
+    array = to_records(Parcel({"a": np.array([1, top - 1], kind)}, {}))["arrays"]["a"]
+    assert array.data == (1).to_bytes(size, "little") + (top - 1).to_bytes(size, "little")
+
+
+def test_an_array_used_again_is_encoded_once():
+    common, own = np.ones(3, np.float32), np.ones(3, np.float32)
+    written: dict[int, Array] = {}
+    one, other = (to_records(Parcel({"a": common, "b": b}, {}), written=written) for b in (own, own + 1))
+    assert one["arrays"]["a"] is other["arrays"]["a"]
+    assert to_parcel(other).arrays["b"].tolist() == [2, 2, 2]
+    assert len(written) == 3
 
 
 def test_a_strided_vector_is_written_in_order():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,20 +14,46 @@ from flwr.clientapp import ClientApp
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
 from tacit.privacy.events import Event
-from tacit.wire import Ask, Hello, Parcel, Score, Statement, Update
+from tacit.privacy.randomness import Randomness
+from tacit.quantize import Ring
+from tacit.secagg.keys import PublicKey
+from tacit.secagg.messages import MaskedVector
+from tacit.wire import Ask, Hello, Parcel, Statement, Update
 from tacit_sim.grid import InlineGrid
 
 D = 4
+NORM = 100.0  # the job's, as it stands when left out
 EVENT = Event(kind="dp-sgd", sampling_rate=0.25, noise_multiplier=1.0, steps=2)
 
 
-def update(name: str, *, delta: float = 1.0, length: int = D, counters: tuple[int, ...] = ()) -> Update:
-    return Update(name, np.full(length, delta, np.float32), np.array(counters, np.int64), (EVENT,), 0.1)
+def hello(name: str) -> Hello:
+    return Hello(name, PublicKey(hashlib.sha256(name.encode()).digest()))
 
 
-def score(name: str, accuracy: float = 0.5) -> Score:
+def update(
+    name: str,
+    *,
+    delta: float = 1.0,
+    length: int = D,
+    weight: int = 1,
+    full: int = 1,
+    clipped: int = 0,
+    partners: int = 3,
+) -> Update:
+    """An update whose entries are all `delta`, off by less than a step of the grid."""
+    ring, rounding = Ring(norm=NORM, partners=partners), Randomness(0).stream("rounding", name)
+    encoded, _ = ring.encode(np.full(length, delta, np.float32), weight=weight / full, rounding=rounding)
+    return Update(name, MaskedVector(encoded, np.array([weight, clipped, 100], np.uint64)), (EVENT,))
+
+
+def score(name: str, accuracy: float = 0.5) -> Update:
     right = round(10 * accuracy)
-    return Score(name, Counters(np.array([[right, 10 - right], [0, 0]], np.int64), 0).to_vector())
+    return sums(name, Counters(np.array([[right, 10 - right], [0, 0]], np.int64), 0).to_vector())
+
+
+def sums(name: str, counters: Any) -> Update:
+    """An answer to a question for scores."""
+    return Update(name, MaskedVector(np.empty(0, np.uint32), np.asarray(counters).astype(np.uint64)))
 
 
 @dataclass
@@ -36,7 +63,7 @@ class Script:
     train: Callable[[str, Ask], Any] = lambda name, ask: update(name)
     score: Callable[[str, Ask], Any] = lambda name, ask: score(name)
     statement: Callable[[str, Ask], Any] = lambda name, ask: Statement(name, (EVENT,))
-    hello: Callable[[str], Any] = Hello
+    hello: Callable[[str], Any] = hello
     asked: list[tuple[int, str]] = field(default_factory=list)
 
     def grid(self, partners: int) -> InlineGrid:
@@ -59,7 +86,7 @@ class Script:
             return answer(message, self.score(name(context), Ask.unpack(to_parcel(message.content))))
 
         @app.query("hello")
-        def hello(message: Message, context: Context) -> Message:
+        def greet(message: Message, context: Context) -> Message:
             return answer(message, self.hello(name(context)))
 
         @app.query("statement")

@@ -6,23 +6,34 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted import EVENT, D, Script, score, update
+from scripted import EVENT, D, Script, hello, score, sums, update
 
-from tacit.wire import Ask, Hello, Parcel, Refusal, Score, Statement
+from tacit.wire import Ask, Parcel, Refusal, Statement
 
 
 def _with(parcel: Parcel, **scalars: Any) -> Parcel:
     return Parcel(parcel.arrays, {**parcel.scalars, **scalars})
 
 
+def _holding(parcel: Parcel, **arrays: Any) -> Parcel:
+    return Parcel({**parcel.arrays, **arrays}, parcel.scalars)
+
+
 BAD = {
-    "nan": lambda n, a: update(n, delta=float("nan")),
-    "infinite": lambda n, a: update(n, delta=float("inf")),
     "short": lambda n, a: update(n, length=D - 1),
     "long": lambda n, a: update(n, length=D + 1),
-    "weighs more than the others": lambda n, a: update(n, counters=(1000,)),
+    "floats": lambda n, a: _holding(update(n).pack(), update=np.ones(D, np.float32)),
+    "no update": lambda n, a: sums(n, [1, 0, 100]),
+    "few counters": lambda n, a: _holding(update(n).pack(), counters=np.ones(2, np.uint64)),
+    "many counters": lambda n, a: _holding(update(n).pack(), counters=np.ones(4, np.uint64)),
+    "signed counters": lambda n, a: _holding(update(n).pack(), counters=np.ones(3, np.int64)),
+    "weighs nothing": lambda n, a: _holding(update(n).pack(), counters=np.array([0, 0, 1], np.uint64)),
+    "weighs more than the others": lambda n, a: update(n, weight=1000, full=1000),
+    "weighs less than nothing": lambda n, a: _holding(
+        update(n).pack(), counters=np.array([2**64 - 5, 0, 1], np.uint64)
+    ),
     "speaks for another": lambda n, a: update("p0"),
-    "other message": lambda n, a: Hello(n),
+    "other message": lambda n, a: hello(n),
     "unknown field": lambda n, a: _with(update(n).pack(), more=1),
     "bad events": lambda n, a: _with(update(n).pack(), events="[{}]"),
     "crash": lambda n, a: 1 / 0,
@@ -33,29 +44,30 @@ BAD = {
 def test_one_bad_partner_is_named_and_left_out(run, fault):
     script = Script(train=lambda name, ask: BAD[fault](name, ask) if name == "p1" else update(name))
     state, _ = run(script, "aggregation.threshold=2")
-    assert state.vector.tolist() == [2.0] * D
+    np.testing.assert_allclose(state.vector, 2.0, rtol=1e-6)
     for line in state.history:
         assert (line["status"], line["answered"], line["dropouts"]) == ("done", 2, ["p1"])
         assert list(line["failures"]) == ["p1"]
     assert len(state.history) == 2
 
 
-@pytest.mark.parametrize("counters", [(), (0,), (-5,), (1, 1)])
-def test_a_weight_that_is_none_is_left_out(run, counters):
+@pytest.mark.parametrize(("weight", "answered"), [(1, 3), (50, 3), (51, 2)])
+def test_nobody_weighs_more_than_the_job_allows(run, weight, answered):
     def train(name: str, ask: Ask) -> Any:
-        return update(name, delta=9.0, counters=counters) if name == "p1" else update(name, counters=(7,))
+        return update(name, weight=weight, full=max(weight, 50)) if name == "p1" else update(name, weight=7, full=50)
 
-    overrides = "privacy={mechanism='none'}", "aggregation.weighting=examples", "aggregation.threshold=2"
-    state, _ = run(Script(train=train), *overrides, "training.rounds=1")
-    assert state.vector.tolist() == [1.0] * D
-    assert list(state.history[0]["failures"]) == ["p1"]
+    overrides = "privacy={mechanism='none'}", "aggregation.weighting=examples", "aggregation.max_weight=50"
+    state, _ = run(Script(train=train), *overrides, "aggregation.threshold=2", "training.rounds=1")
+    assert state.history[0]["answered"] == answered
+    assert list(state.history[0]["failures"]) == ["p1"] * (3 - answered)
+    np.testing.assert_allclose(state.vector, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        lambda n: Score(n, np.ones(3, np.int64)),
-        lambda n: Score(n, -np.ones(5, np.int64)),
+        lambda n: sums(n, np.ones(3)),
+        lambda n: sums(n, -np.ones(5, np.int64)),  # modulo 2^64
         lambda n: _with(score(n).pack(), more=1),
         lambda n: Refusal(n, "no"),
         lambda n: 1 / 0,

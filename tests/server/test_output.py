@@ -19,13 +19,16 @@ from tacit_server.result import result
 
 
 def _state(job: Job) -> RunState:
-    seconds = {"round": 1.0, "train": 0.5, "aggregate": 0.1, "evaluate": 0.1, "partners": 0.4}
+    seconds = {"train": 0.5, "secagg": 0.1, "aggregate": 0.1, "evaluate": 0.1}
     line = {
         "round": 1,
         "attempt": 1,
         "status": "done",
+        "reason": None,
         "asked": 3,
+        "needed": 3,
         "answered": 3,
+        "clipped": 0,
         "dropouts": [],
         "failures": {},
         "refusals": {},
@@ -33,6 +36,8 @@ def _state(job: Job) -> RunState:
         "federated": None,
         "epsilon_by_partner": {},
         "seconds": seconds,
+        "round_seconds": 1.0,
+        "partner_seconds": 0.4,
     }
     return RunState(run="r", job_hash=job.hash(), vector=np.arange(6, dtype=np.float32), round=1, history=(line,))
 

@@ -19,10 +19,12 @@ PLAIN = Event(kind="none", sampling_rate=0.25, noise_multiplier=0.0, steps=2)
 
 def _line(number: int, *, status: str = "done", accuracy: float | None = 0.5, dropouts: tuple[str, ...] = ()) -> dict:
     score = None if accuracy is None else {"accuracy": accuracy, "loss": 1.0}
-    seconds = {"round": 4.0, "train": 2.0, "aggregate": 1.0, "evaluate": 0.5, "partners": 1.5}
+    seconds = {"train": 2.0, "secagg": 0.25, "aggregate": 1.0, "evaluate": 0.5}
     return {
         "round": number,
         "status": status,
+        "needed": 3,
+        "clipped": number,
         "dropouts": list(dropouts),
         "test": score,
         "federated": None,
@@ -65,8 +67,8 @@ def test_the_contracts_keys_are_there(make_job):
     assert found["metrics"]["test"] == {"accuracy": 0.5, "loss": 1.0}  # of the last round that has one
     assert found["metrics"]["federated"] is None
     assert found["metrics"]["best"] == {"round": 1, "accuracy": 0.4}
-    assert found["aggregation"] == {"secure": False, "dropouts": 2}
-    assert found["timing"] == {"wall_s": 9.0, "train_s": 6.0, "secagg_s": 0.0, "evaluate_s": 1.5}
+    assert found["aggregation"] == {"secure": False, "dropouts": 2, "threshold": 3, "clipped": 6}
+    assert found["timing"] == {"wall_s": 9.0, "train_s": 6.0, "secagg_s": 0.75, "evaluate_s": 1.5}
     privacy = {k: found["privacy"][k] for k in ("mechanism", "unit", "adjacency", "delta", "accountant")}
     assert privacy == {
         "mechanism": "dp-sgd",

@@ -6,20 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted import EVENT, D, Script, score, update
+from scripted import EVENT, D, Script, hello, score, update
 
-from tacit.errors import JobFailed
+from tacit.errors import BadInput, JobFailed
 from tacit.metrics import Counters
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.randomness import Randomness
+from tacit.secagg.keys import PublicKey
 from tacit.wire import Ask, Hello, Refusal, Statement
 from tacit_server import rounds
 from tacit_server.rounds import Setup
 
+NOT_PRIVATE = "privacy={mechanism='none'}"
+
+
+def _all(vector: np.ndarray, value: float) -> None:
+    """Every entry is `value`, but for the grid of updates: off by less than its step, 1.4e-7, a round."""
+    np.testing.assert_allclose(vector, np.full(D, value, np.float32), rtol=1e-6, atol=1e-9)
+
 
 def test_two_plain_rounds(run):
     state, saved = run(Script())
-    assert state.vector.tolist() == [2.0] * D
+    _all(state.vector, 2.0)
     assert [s.round for s in saved] == [1, 2]
     line = state.history[1]
     assert (line["round"], line["status"], line["asked"], line["answered"]) == (2, "done", 3, 3)
@@ -37,39 +45,58 @@ def test_the_mean_is_over_those_who_answered(run):
         return update(name, delta=1.0 if name == "p0" else 4.0)
 
     state, _ = run(Script(train=train), "aggregation.threshold=2", "training.rounds=1")
-    assert state.vector.tolist() == [2.5] * D
+    _all(state.vector, 2.5)
     assert state.history[0]["dropouts"] == ["p1"]
     assert state.history[0]["failures"] == {"p1": "RuntimeError: gone"}
 
 
 def test_example_counts_weigh_only_where_the_job_says_so(run):
     def train(name: str, ask: Ask) -> Any:
-        return update(name, delta=float(name[1]), counters=(10 ** int(name[1]),))
+        return update(name, delta=float(name[1]), weight=10 ** int(name[1]), full=ask.job.aggregation.full_weight)
 
-    plain = "privacy={mechanism='none'}", "training.rounds=1"
-    state, _ = run(Script(train=train), *plain, "aggregation.weighting=examples")
-    np.testing.assert_allclose(state.vector, (0 * 1 + 1 * 10 + 2 * 100) / 111, rtol=1e-6)
-    state, _ = run(Script(train=train), *plain)
-    assert state.history[0]["answered"] == 0
-    assert state.history[0]["failures"]["p2"] == "expected 0 example counts above 0, found [100]"
+    rounds_of_one = NOT_PRIVATE, "training.rounds=1"
+    state, _ = run(Script(train=train), *rounds_of_one, "aggregation.weighting=examples")
+    np.testing.assert_allclose(state.vector, (0 * 1 + 1 * 10 + 2 * 100) / 111, rtol=2e-5)
+    assert state.history[0]["answered"] == 3
+    weights = {"p0": 1, "p1": 1, "p2": 2}
+    state, _ = run(Script(train=lambda n, a: update(n, weight=weights[n], full=weights[n])), *rounds_of_one)
+    assert state.history[0]["answered"] == 2
+    assert state.history[0]["failures"]["p2"] == "expected a weight from 1 to 1, found 2"
+
+
+def test_the_history_counts_partners_whose_update_was_clipped(run):
+    clipped = {"p0": 1, "p1": 0, "p2": 1}
+    state, _ = run(Script(train=lambda name, ask: update(name, clipped=clipped[name])))
+    assert [line["clipped"] for line in state.history] == [2, 2]
+    assert state.history[0]["partner_seconds"] == pytest.approx(0.3)
 
 
 def test_who_does_not_say_its_name_is_not_there(run):
-    script = Script(hello=lambda name: Refusal(name, "x") if name == "p1" else Hello(name))
+    script = Script(hello=lambda name: Refusal(name, "x") if name == "p1" else hello(name))
     state, _ = run(script, partners=4)
     assert {name for _, name in script.asked} == {"p0", "p2", "p3"}
     assert len(state.history) == 2
 
 
 def test_too_few_who_greet_fail_the_job(run):
-    script = Script(hello=lambda name: Hello(name) if name != "p1" else 1 / 0)
+    script = Script(hello=lambda name: hello(name) if name != "p1" else 1 / 0)
     with pytest.raises(JobFailed, match=r"^expected at least 3 partners to answer, found 2$"):
         run(script)
 
 
-def test_two_of_one_name_fail_the_job(run):
-    with pytest.raises(JobFailed, match="names of their own"):
-        run(Script(hello=lambda name: Hello("same")))
+@pytest.mark.parametrize(
+    "said", [lambda n: Hello("same", hello(n).identity), lambda n: Hello(n, PublicKey(bytes(32)))], ids=["name", "key"]
+)
+def test_two_of_one_name_or_key_fail_the_job(run, said):
+    with pytest.raises(JobFailed, match=r"^expected partners with names and keys of their own, found one twice$"):
+        run(Script(hello=said))
+
+
+def test_a_norm_whose_sum_could_wrap_is_refused_before_anybody_is_asked(run):
+    script = Script()
+    with pytest.raises(BadInput, match="max_update_norm of at most 174763 for 3 partners, found 200000"):
+        run(script, "aggregation.max_update_norm=2e5")
+    assert script.asked == []
 
 
 def test_too_few_nodes_fail_the_job(run):
@@ -82,7 +109,7 @@ def test_a_round_needs_its_threshold(run, threshold, done):
     script = Script(train=lambda name, ask: 1 / 0 if name == "p1" else update(name))
     state, saved = run(script, f"aggregation.threshold={threshold}", "training.rounds=1")
     assert state.history[0]["status"] == ("done" if done else "abandoned")
-    assert state.vector.tolist() == [1.0 if done else 0.0] * D
+    _all(state.vector, 1.0 if done else 0.0)
     assert saved[0].failed == (0 if done else 1)
 
 
@@ -106,7 +133,7 @@ def test_failures_in_a_row_end_the_run_and_a_round_between_forgives(run):
         run(failing, "training.rounds=9", "training.max_failed_rounds=2")
     assert caught.value.exit_code == 1
     assert [(s.round, s.failed) for s in caught.value.saved] == [(1, 1), (2, 2), (3, 0), (4, 1), (5, 2), (6, 3)]
-    assert caught.value.saved[-1].vector.tolist() == [1.0] * D
+    _all(caught.value.saved[-1].vector, 1.0)
 
 
 def test_a_refusal_shows_by_name_and_is_no_dropout(run):
@@ -135,9 +162,9 @@ def test_a_cohort_is_drawn_by_seed_from_all(run):
 def test_a_cohort_is_uniform(make_job):
     """512 cohorts of 3 of 8: each name expected 192 times, standard deviation 11."""
     setup = Setup(job=make_job("aggregation.cohort=3"), classes=2, test=None, randomness=Randomness(5), save=print)
-    roster = {node: f"p{node}" for node in range(8)}
-    drawn = [name for number in range(512) for name in rounds._choose(setup, roster, number).values()]
-    counts = [drawn.count(name) for name in roster.values()]
+    roster = {node: hello(f"p{node}") for node in range(8)}
+    drawn = [who.name for number in range(512) for who in rounds._choose(setup, roster, number).values()]
+    counts = [drawn.count(who.name) for who in roster.values()]
     assert sum(counts) == 3 * 512
     assert 192 - 4.5 * 11 < min(counts) <= max(counts) < 192 + 4.5 * 11
 
@@ -151,8 +178,8 @@ def test_patience_ends_the_run_and_the_best_model_is_kept(run):
     state, _ = run(_accuracies(0.1, 0.5, 0.5, 0.4, 0.9), *overrides)
     assert state.round == 4
     assert (state.best.round, state.best.accuracy, state.stale) == (2, 0.5, 2)
-    assert state.best_vector.tolist() == [2.0] * D
-    assert state.vector.tolist() == [4.0] * D
+    _all(state.best_vector, 2.0)
+    _all(state.vector, 4.0)
 
 
 def test_without_patience_the_run_goes_on(run):
@@ -201,8 +228,8 @@ def test_a_finished_state_only_asks_the_ledgers(run):
 @pytest.mark.parametrize("strategy", ["krum", "fedmedian"])
 def test_a_strategy_for_single_updates_gets_them(run, strategy):
     def train(name: str, ask: Ask) -> Any:
-        return update(name, delta=1e6 if name == "p4" else 1.0)
+        return update(name, delta=49.0 if name == "p4" else 1.0, partners=5)  # 98 long: just not clipped
 
     options = ["training.server_options.num_malicious_nodes=1"] if strategy == "krum" else []
     state, _ = run(Script(train=train), f"training.server_strategy={strategy}", *options, partners=5)
-    assert state.vector.tolist() == [2.0] * D
+    _all(state.vector, 2.0)

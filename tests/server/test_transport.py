@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from tacit.errors import JobFailed
-from tacit.link.records import to_records
+from tacit.link.records import to_parcel, to_records
 from tacit.wire import Parcel
 from tacit_server.transport import Failure, exchange, wait_for_nodes
 
@@ -60,7 +60,7 @@ class Scripted(Grid):
 
 def _exchange(grid: Grid, nodes: list[int], *, timeout: float = 0.3, stop: threading.Event | None = None):
     stop = stop or threading.Event()
-    return list(exchange(grid, ASK, kind="train", nodes=nodes, timeout=timeout, group="7", stop=stop))
+    return list(exchange(grid, dict.fromkeys(nodes, ASK), kind="train", timeout=timeout, group="7", stop=stop))
 
 
 def _reply(text: str) -> RecordDict:
@@ -73,6 +73,18 @@ def test_every_node_is_asked_once_and_answers_once():
     assert [(node, parcel.scalars["text"]) for node, parcel in answers] == [(1, "a"), (3, "c"), (2, "b")]
     sent = [(m.metadata.dst_node_id, m.metadata.message_type, m.metadata.group_id) for m in grid.pushed]
     assert sent == [(1, "train", "7"), (2, "train", "7"), (3, "train", "7")]
+
+
+def test_each_node_gets_its_own_parcel_and_what_is_common_is_encoded_once():
+    model = np.ones(3, np.float32)
+    parcels = {n: Parcel({"model": model, "inbox": np.full(n, n, np.uint8)}, {"to": n}) for n in (1, 2)}
+    grid = Scripted({n: (1, _reply("x")) for n in parcels})
+    list(exchange(grid, parcels, kind="train", timeout=5.0, group="7", stop=threading.Event()))
+    sent = {m.metadata.dst_node_id: m.content for m in grid.pushed}
+    assert {n: to_parcel(content).arrays["inbox"].tolist() for n, content in sent.items()} == {1: [1], 2: [2, 2]}
+    assert {n: to_parcel(content).scalars["to"] for n, content in sent.items()} == {1: 1, 2: 2}
+    assert sent[1]["arrays"]["model"] is sent[2]["arrays"]["model"]
+    assert sent[1]["arrays"]["inbox"] is not sent[2]["arrays"]["inbox"]
 
 
 def test_a_grid_that_never_answers_is_left_after_the_timeout():

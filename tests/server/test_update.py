@@ -7,13 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from tacit.errors import JobFailed
 from tacit.job import NEEDS_SINGLE_UPDATES, SERVER_OPTIONS
-from tacit_server.update import Mean, ServerOptimizer
+from tacit_server.update import ServerOptimizer
 
 D = 5
 START = np.linspace(-1, 1, D, dtype=np.float32)
@@ -162,25 +159,6 @@ def test_one_absurd_update_is_ignored(make_job, strategy, absurd, place):
     assert (moved >= honest.min(axis=0) - 1e-5).all()
     assert (moved <= honest.max(axis=0) + 1e-5).all()
     assert np.abs(_optimizer(make_job, "fedavg").step(1, START, [deltas.mean(axis=0)]) - START).min() > 1e5
-
-
-@given(
-    arrays.arrays(np.float32, (4, D), elements=st.floats(-1e6, 1e6, width=32)),
-    st.lists(st.integers(1, 10_000), min_size=4, max_size=4),
-)
-def test_the_mean_is_numpys(deltas, weights):
-    mean = Mean(D)
-    for delta, weight in zip(deltas, weights, strict=True):
-        mean.add(delta, weight=weight)
-    expected = np.average(deltas.astype(np.float64), axis=0, weights=weights)
-    np.testing.assert_allclose(mean.value(), expected, rtol=1e-12, atol=1e-6)
-
-
-def test_the_mean_adds_in_double_precision():
-    mean = Mean(1)
-    for value in (1e8, 1.0, 1.0, 1.0, -1e8):
-        mean.add(np.array([value], np.float32), weight=1)
-    assert mean.value().tolist() == [0.6]
 
 
 @pytest.mark.parametrize("strategy", TWINS)

@@ -48,7 +48,7 @@ WRONG_JOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "no such model": (("task.model=oracle",), (), 'found "oracle" at task.model'),
     "no such option": (("task.options.depth=3",), (), "task.options.depth"),
     "krum under secure aggregation": (("aggregation.secure=true", "training.server_strategy=krum"), (), "found krum"),
-    "secure aggregation": (("aggregation.secure=true",), (), "not built yet"),
+    "a secure cohort of two": (("aggregation.secure=true", "aggregation.min_cohort=2"), (), "found 2: of a sum of two"),
     "mechanism client": (("privacy.mechanism=client",), (), "found client, which is not built yet"),
     "distributed noise": (("privacy.mechanism=distributed-dp-sgd",), (), "not built yet"),
     "absent device": (("simulation.device=cuda:99",), (), "cuda:99"),
