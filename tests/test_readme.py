@@ -43,7 +43,7 @@ def _run(words: list[str], *, where: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(900)
 def test_the_commands_of_a_simulation_run_in_the_order_in_which_they_stand(workplace: Path) -> None:
     commands = _commands("tacit-sim")
-    assert len(commands) == 6
+    assert len(commands) == 7
     for words in commands:
         done = _run(words, where=workplace)
         assert (done.returncode, done.stderr) == (0, ""), (words, done.stderr)
