@@ -24,6 +24,7 @@ from tacit.job import load
 __all__ = ["main"]
 
 _DEMO = Path(__file__).parent / "presets" / "digits-demo.toml"
+_BENCHES = "engine: a round beyond training; secagg: secure aggregation; step: a local step"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,17 +87,25 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--data", type=Path, help="folder to put it in (default: TACIT_DATA)")
     get.set_defaults(act=_data_get)
     _add_bench(commands, common)
+    _add_attack(commands, common)
     return parser
 
 
 def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     bench = commands.add_parser("bench", parents=[common], help="measured cost, ours beside others' in one run")
-    bench.add_argument("name", choices=("engine", "step"), help="engine: a round beyond training; step: a local step")
+    bench.add_argument("name", choices=("engine", "secagg", "step"), help=_BENCHES)
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     bench.add_argument("--only", default="", metavar="TEXT", help="only rows whose case or model has TEXT in its name")
     bench.add_argument("--engine", action="append", help="bench engine: one of inline, ray, flower; may be repeated")
     bench.add_argument("--repeats", type=int, help="measurements of each column, taken in turn")
     bench.set_defaults(act=_bench)
+
+
+def _add_attack(commands: Any, common: argparse.ArgumentParser) -> None:
+    attack = commands.add_parser("attack", parents=[common], help="attacks on secure aggregation, ours and Flower's")
+    attack.add_argument("name", help="of an attack, or all; --verbose shows every word")
+    attack.add_argument("--json", type=Path, metavar="FILE", help="write what came of them here too")
+    attack.set_defaults(act=_attack)
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +192,16 @@ def _bench(args: argparse.Namespace) -> int:
     if args.json is not None:
         table.write(args.json)
     return 0
+
+
+def _attack(args: argparse.Namespace) -> int:
+    from tacit_sim.attacks import attack
+
+    report = attack(args.name, show=print, whole=args.verbose)
+    print(f"\n{report.count()}")
+    if args.json is not None:
+        report.write(args.json)
+    return 0 if report.refused else 1
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from tacit.errors import BadInput
 from tacit_sim.bench.engine import ENGINES, SIZES, measure_engines
+from tacit_sim.bench.secagg import CASES as ROUNDS
+from tacit_sim.bench.secagg import measure_secagg
 from tacit_sim.bench.step import CASES, measure_steps
 from tacit_sim.bench.table import Table
 
-__all__ = ["Table", "bench", "measure_engines", "measure_steps"]
+__all__ = ["Table", "bench", "measure_engines", "measure_secagg", "measure_steps"]
 
 
 def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, repeats: int | None = None) -> Table:
-    """Run the benchmark `name`, `engine` or `step`.
+    """Run the benchmark `name`: `engine`, `secagg` or `step`.
 
     Args:
         only: leave out cases without this text in their name.
@@ -34,9 +36,13 @@ def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, re
             cases = [case for case in CASES if only in case.name]
             _some(cases, only, [case.name for case in CASES])
             return measure_steps(cases, repeats=repeats or 15)
-        case "step":
-            raise BadInput("expected --engine with bench engine only, found it with step", hint="remove --engine")
-    raise BadInput(f"expected a benchmark engine or step, found {name}", hint="choose one of these")
+        case "secagg" if engines is None:
+            rounds = [case for case in ROUNDS if only in case.name]
+            _some(rounds, only, [case.name for case in ROUNDS])
+            return measure_secagg(rounds, repeats=repeats or 3)
+        case "step" | "secagg":
+            raise BadInput(f"expected --engine with bench engine only, found it with {name}", hint="remove --engine")
+    raise BadInput(f"expected a benchmark engine, secagg or step, found {name}", hint="choose one of these")
 
 
 def _some(found: Sequence[object], only: str, names: Sequence[str]) -> None:
