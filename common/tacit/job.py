@@ -199,14 +199,16 @@ class AggregationSection(_Section):
         if self.secure and self.min_cohort < 3:
             raise contradiction(
                 f"expected aggregation.min_cohort of at least 3 with aggregation.secure = true, found "
-                f"{self.min_cohort}: of a sum of two, each knows the other's part",
-                hint="raise aggregation.min_cohort, or set aggregation.secure = false",
+                f"{self.min_cohort}",
+                hint="raise aggregation.min_cohort: of a sum of two each knows the other's part; or set "
+                "aggregation.secure = false",
             )
         if self.secure and self.threshold is not None and 2 * self.threshold <= size:
             raise contradiction(
                 f"expected aggregation.threshold above half of the cohort of {size} with aggregation.secure = true, "
-                f"found {self.threshold}: half could be unmasked beside another half",
-                hint=f"raise aggregation.threshold to {default_threshold(size)}, or leave it out",
+                f"found {self.threshold}",
+                hint=f"raise aggregation.threshold to {default_threshold(size)} or leave it out: two halves could be "
+                "unmasked apart",
             )
         if self.threshold is not None and self.threshold > self.min_cohort:
             raise contradiction(
@@ -317,8 +319,8 @@ class Job(_Section):
         if exposed and self.aggregation.weighting == "examples":
             raise contradiction(
                 "expected aggregation.weighting = uniform with a private mechanism and aggregation.secure = false, "
-                "found examples: counts would leave in clear",
-                hint='set aggregation.weighting = "uniform" or aggregation.secure = true',
+                "found examples",
+                hint='set aggregation.weighting = "uniform", or aggregation.secure = true: counts would leave in clear',
             )
         return self
 
