@@ -15,11 +15,12 @@ import pytest
 from tacit.secagg import client, server
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.graph import default_threshold
-from tacit.secagg.keys import Digest, PublicKey, Secret, digest, identity_of
-from tacit.secagg.messages import MaskedVector, Roster, decode, encode
+from tacit.secagg.keys import PublicKey, Secret, Signature, digest, identity_of
+from tacit.secagg.messages import MaskedVector, Presence, Roster, Survivors, decode, encode
 from tacit.secagg.round import Member, Party, Purpose, Round, Rules
 
 __all__ = [
+    "OTHER_SPELLINGS",
     "REQUEST",
     "SMALL_ORDER",
     "Coins",
@@ -34,6 +35,7 @@ __all__ = [
     "plain_sum",
     "roster_with",
     "secret_key",
+    "survivors_of",
     "wrong_key",
 ]
 
@@ -44,8 +46,10 @@ _ORDER_8 = (
     325606250916557431795983626356110631294008115727848805560023387167927233504,
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
 )
-# u-coordinates of small order (RFC 7748, section 6.1; all encodings below 2^255).
-SMALL_ORDER = [PublicKey(u.to_bytes(32, "little")) for u in (0, 1, *_ORDER_8, _P - 1, _P, _P + 1)]
+# u-coordinates of small order (RFC 7748, section 6.1).
+SMALL_ORDER = [PublicKey(u.to_bytes(32, "little")) for u in (0, 1, *_ORDER_8, _P - 1)]
+# Spellings that RFC 7748 reads as 0, 1 and 9: not below the prime, or with the top bit set.
+OTHER_SPELLINGS = [PublicKey(u.to_bytes(32, "little")) for u in (_P, _P + 1, _P + 9, 2**255, 2**255 + 9, 2**256 - 1)]
 # A key, a seed or a share in a text: as long a run of hex or of digits, or bytes as Python prints them.
 _LEAK = re.compile(r"[0-9a-f]{9,}|[0-9]{9,}|\\x|b'|b\"", re.IGNORECASE)
 
@@ -133,7 +137,6 @@ class Drive:
     Args:
         vanish: who vanishes, and before answering in which stage.
         random: randomness of all parties.
-        requests: what a partner was asked in stage 2, where it is not `REQUEST`.
     """
 
     def __init__(
@@ -143,7 +146,6 @@ class Drive:
         *,
         vanish: Mapping[int, Stage] | None = None,
         random: Coins | None = None,
-        requests: Mapping[int, Digest] | None = None,
     ) -> None:
         self.round = new
         self.parties = dict(make_parties(new) if parties is None else parties)
@@ -151,7 +153,6 @@ class Drive:
         self.random = random or Coins()
         self.at: dict[Stage, Snapshot] = {}
         self.replies: dict[Stage, dict[int, bytes]] = {}
-        self.requests = dict(requests or {})
         self._vanish = dict(vanish or {})
 
     def to(self, stage: Stage) -> Drive:
@@ -192,12 +193,13 @@ class Drive:
 
     def _masked(self) -> None:
         stage = Stage.MASK
-        before, masked = self.at[stage], {}
+        before, masked, self.replies[stage] = self.at[stage], {}, {}
         for i in self.here(stage):
             vector = MaskedVector(self.vectors[i].update.copy(), self.vectors[i].counters.copy())
             opened = client.open_shares(before.states[i], before.message[i])
-            masked[i] = client.mask(opened, vector, request=self.requests.get(i, REQUEST))
-            server.gather(before.server, i, vector)
+            masked[i], data = client.mask(opened, vector, request=REQUEST)
+            self.replies[stage][i] = data
+            server.gather(before.server, i, vector, data)
         listed, survivors = server.listing(before.server)
         self.at[Stage.AGREE] = Snapshot(masked, listed, survivors)
 
@@ -215,6 +217,13 @@ def roster_with(new: Round, data: bytes, change: Mapping[int, Any]) -> bytes:
     one out."""
     adverts = {advert.sender: advert for advert in decode(Roster, data, context=new.context).adverts} | dict(change)
     return encode(Roster(tuple(a for _, a in sorted(adverts.items()) if a is not None)), context=new.context)
+
+
+def survivors_of(drive: Drive, positions: Collection[int]) -> bytes:
+    """A list of survivors in the given order, each with what it signed in `drive`, or with no signature."""
+    signed = {i: decode(Presence, data, context=drive.round.context) for i, data in drive.replies[Stage.MASK].items()}
+    presences = tuple(signed.get(i, Presence(i, Signature(bytes(64)))) for i in positions)
+    return encode(Survivors(presences), context=drive.round.context)
 
 
 @contextmanager

@@ -181,6 +181,19 @@ def test_another_mask_key_shared_is_found():
         drive.sum()
 
 
+def test_a_vector_after_the_list_is_found():
+    """Its masks would stay on the sum."""
+    drive = Drive(NEW).to(Stage.AGREE)
+    late, _ = server.route(drive.at[Stage.SHARE].server, drive.replies[Stage.SHARE], request=REQUEST)
+    for i in range(5):
+        server.gather(late, i, drive.vectors[i], drive.replies[Stage.MASK][i])
+    listed, _ = server.listing(late)
+    server.gather(late, 5, drive.vectors[5], drive.replies[Stage.MASK][5])
+    confirmed = server.Confirmed(listed, tuple(range(5)), {})
+    with aborts(Stage.UNMASK, Reason.ORDER, match="expected no vector after the list of survivors"):
+        server.finish(confirmed, {})
+
+
 def test_too_few_shares_of_one_partner():
     """In a sparse graph enough partners may answer and too few of them hold somebody's shares."""
     with patch.object(rounds, "edge_chance", return_value=1):

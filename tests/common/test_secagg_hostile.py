@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohort import (
+    OTHER_SPELLINGS,
     REQUEST,
     SMALL_ORDER,
     Coins,
@@ -156,6 +157,13 @@ def test_keys_that_give_no_secret(honest, point):
     opened = client.open_shares(shared[0][0], inbox)
     with aborts(Stage.MASK, Reason.KEY, match="a key of partner-001 that gives a secret"):
         client.mask(opened, make_vectors(NEW)[0], request=REQUEST)
+
+
+@pytest.mark.parametrize("spelling", OTHER_SPELLINGS)
+def test_keys_in_another_spelling(honest, spelling):
+    for keys in ((spelling, _servers_keys()[1]), (_servers_keys()[0], spelling)):
+        with aborts(Stage.SHARE, Reason.MALFORMED, match="expected a canonical X25519 key"):
+            _share(honest, roster_with(NEW, honest.at[Stage.SHARE].message, {1: _signed(NEW, 1, *keys)}))
 
 
 OTHERS = {"round": LATER, "attempt": RETRY, "job": JOB}

@@ -7,7 +7,7 @@ import hmac
 
 import numpy as np
 import pytest
-from cohort import REQUEST, SMALL_ORDER, make_round, secret_key
+from cohort import OTHER_SPELLINGS, REQUEST, SMALL_ORDER, make_round, secret_key
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ from tacit.secagg.bindings import (
     agreement_text,
     commitment,
     pair_key,
+    presence_text,
     seed_key,
     session_of,
     share_address,
@@ -79,7 +80,7 @@ def test_agreement_is_that_of_rfc_7748():
     assert agree(alice, public_of(bob)) == agree(bob, public_of(alice)) == shared
 
 
-@pytest.mark.parametrize("point", SMALL_ORDER)
+@pytest.mark.parametrize("point", [*SMALL_ORDER, *OTHER_SPELLINGS[:2]])
 def test_points_of_small_order_give_no_secret(point):
     assert is_usable(point) is False
     with pytest.raises(ValueError, match="shared key"):
@@ -194,8 +195,14 @@ def test_bound_to_everything():
         agreement_text(new, session=one, request=Digest(two), survivors=(0, 1, 2)),
         agreement_text(new, session=one, request=REQUEST, survivors=(0, 1, 3)),
         agreement_text(new, session=one, request=REQUEST, survivors=(0, 1)),
+        presence_text(new, session=one, request=REQUEST, present=(0, 1, 2)),
+        presence_text(later, session=one, request=REQUEST, present=(0, 1, 2)),
+        presence_text(new, session=two, request=REQUEST, present=(0, 1, 2)),
+        presence_text(new, session=one, request=Digest(two), present=(0, 1, 2)),
+        presence_text(new, session=one, request=REQUEST, present=(0, 1, 3)),
+        presence_text(new, session=one, request=REQUEST, present=(0, 1)),
     ]
-    assert len({bytes(value) for value in found}) == len(found) == 35
+    assert len({bytes(value) for value in found}) == len(found) == 41
     ends = [pair_key(seed, session=one, request=REQUEST, pair=pair, channel="update") for pair in ((1, 2), (2, 1))]
     assert ends[0] == ends[1]
 
@@ -209,6 +216,14 @@ def test_bindings_spelled_out():
     assert pair_key(seed, session=one, request=REQUEST, pair=(3, 1), channel="counters") == derive(
         seed, label("pair", one, REQUEST, 1, 3, "counters")
     )
+
+
+def test_a_presence_has_no_order():
+    new, one = make_round(4), digest(b"one")
+    texts = {
+        presence_text(new, session=one, request=REQUEST, present=some) for some in ({2, 0, 1}, (2, 1, 0), [0, 1, 2])
+    }
+    assert texts == {label("present", new.context, one, REQUEST, 0, 1, 2)}
 
 
 def test_what_a_refusal_says():

@@ -18,6 +18,7 @@ from cohort import (
     plain_sum,
     roster_with,
     secret_key,
+    survivors_of,
 )
 from scipy import stats
 
@@ -26,7 +27,7 @@ from tacit.secagg import round as rounds
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.bindings import agreement_text
 from tacit.secagg.keys import Signature, digest, sign
-from tacit.secagg.messages import Agreement, Inbox, Quorum, Survivors, decode, encode
+from tacit.secagg.messages import Agreement, Inbox, MaskedVector, Presence, Quorum, Survivors, decode, encode
 
 N = 6
 NEW = make_round(N)
@@ -38,28 +39,71 @@ def honest() -> Drive:
     return Drive(NEW).to(Stage.UNMASK)
 
 
-def _survivors(*positions: int) -> bytes:
-    return encode(Survivors(positions), context=NEW.context)
-
-
 def test_lists_of_stage_3(honest):
     masked = honest.at[Stage.AGREE].states[0]
-    assert client.approve(masked, _survivors(0, 1, 2, 3, 4))[0].survivors == (0, 1, 2, 3, 4)
+    assert client.approve(
+        masked,
+        survivors_of(
+            honest,
+            (
+                0,
+                1,
+                2,
+                3,
+                4,
+            ),
+        ),
+    )[0].survivors == (0, 1, 2, 3, 4)
     with aborts(Stage.AGREE, Reason.TOO_FEW, match="at least 5 partners, found 4$"):
-        client.approve(masked, _survivors(0, 1, 2, 3))
+        client.approve(
+            masked,
+            survivors_of(
+                honest,
+                (
+                    0,
+                    1,
+                    2,
+                    3,
+                ),
+            ),
+        )
     with aborts(Stage.AGREE, Reason.NOT_LISTED, match="expected this partner in the list"):
-        client.approve(masked, _survivors(1, 2, 3, 4, 5))
+        client.approve(
+            masked,
+            survivors_of(
+                honest,
+                (
+                    1,
+                    2,
+                    3,
+                    4,
+                    5,
+                ),
+            ),
+        )
     with aborts(Stage.AGREE, Reason.NOT_LISTED, match="of the stage before only"):
-        client.approve(masked, _survivors(*range(7)))
+        client.approve(masked, survivors_of(honest, range(7)))
     absent = Drive(NEW, vanish={5: Stage.SHARE}).to(Stage.AGREE)
     with aborts(Stage.AGREE, Reason.NOT_LISTED, match="of the stage before only"):
-        client.approve(absent.at[Stage.AGREE].states[0], _survivors(*range(6)))
+        client.approve(absent.at[Stage.AGREE].states[0], survivors_of(absent, range(6)))
 
 
 def test_one_list_is_signed_and_one_answer_given(honest):
-    agreed, _ = client.approve(honest.at[Stage.AGREE].states[0], _survivors(0, 1, 2, 3, 4))
+    agreed, _ = client.approve(
+        honest.at[Stage.AGREE].states[0],
+        survivors_of(
+            honest,
+            (
+                0,
+                1,
+                2,
+                3,
+                4,
+            ),
+        ),
+    )
     with aborts(Stage.AGREE, Reason.ORDER):
-        client.approve(agreed, _survivors(*range(6)))
+        client.approve(agreed, survivors_of(honest, range(6)))
     done, _ = client.unmask(honest.at[Stage.UNMASK].states[0], honest.at[Stage.UNMASK].message)
     with aborts(Stage.UNMASK, Reason.ORDER, match="expected a partner in state Agreed, found Done"):
         client.unmask(done, honest.at[Stage.UNMASK].message)
@@ -107,7 +151,7 @@ def test_signatures_too_few_or_of_others(honest):
     with aborts(Stage.UNMASK, Reason.DUPLICATE):
         client.unmask(agreed, _quorum(*all_six[:4], all_six[3]))
     five = (0, 1, 2, 3, 4)
-    narrow, _ = client.approve(honest.at[Stage.AGREE].states[0], _survivors(*five))
+    narrow, _ = client.approve(honest.at[Stage.AGREE].states[0], survivors_of(honest, five))
     with aborts(Stage.UNMASK, Reason.NOT_LISTED, match="of survivors only"):
         client.unmask(narrow, _quorum(*_agreements(honest, five, by=EVERYBODY)))
     with aborts(Stage.UNMASK, Reason.NOT_LISTED, match="of survivors only"):
@@ -130,20 +174,73 @@ def test_accepted_peers_gone_though_the_cohort_was_right(stage):
                 sealed = tuple(pair for pair in inbox.sealed if pair[0] != 3)
                 client.open_shares(state, encode(Inbox((0, 1, 2, 4, 5, 6), sealed), context=new.context))
             case Stage.AGREE:
-                client.approve(state, encode(Survivors((0, 1, 2, 4, 5, 6)), context=new.context))
+                client.approve(state, survivors_of(drive, (0, 1, 2, 4, 5, 6)))
+
+
+def _masked(drive: Drive, i: int, *, request=REQUEST, present: tuple[int, ...] | None = None):
+    """What partner `i` sends in stage 2, where it is asked `request` and shown `present` as U2."""
+    at, vector = drive.at[Stage.MASK], drive.vectors[i]
+    inbox = decode(Inbox, at.message[i], context=drive.round.context)
+    if present is not None:
+        inbox = Inbox(present, tuple(pair for pair in inbox.sealed if pair[0] in present))
+    copied = MaskedVector(vector.update.copy(), vector.counters.copy())
+    opened = client.open_shares(at.states[i], encode(inbox, context=drive.round.context))
+    state, data = client.mask(opened, copied, request=request)
+    return state, data, copied
+
+
+def _listed(drive: Drive, sent) -> bytes:
+    """The list of all who sent, with what they signed."""
+    presences = tuple(decode(Presence, data, context=drive.round.context) for _, (_, data, _) in sorted(sent.items()))
+    return encode(Survivors(presences), context=drive.round.context)
+
+
+@pytest.mark.parametrize("lie", ["another request", "another U2"])
+def test_two_stories_in_stage_2(lie):
+    """Partners that were asked, or shown, different things in stage 2 do not sign one list of survivors."""
+    drive = Drive(NEW).to(Stage.MASK)
+    told = {"request": digest(b"another model")} if lie == "another request" else {"present": (0, 1, 2, 3, 4)}
+    sent = {i: _masked(drive, i) for i in range(1, 5)} | {0: _masked(drive, 0, **told)}
+    shown = _listed(drive, sent)
+    for i in range(1, 5):
+        with aborts(Stage.AGREE, Reason.SIGNATURE, match="expected partner-000 to have masked with the partners shown"):
+            client.approve(sent[i][0], shown)
+    with aborts(Stage.AGREE, Reason.SIGNATURE, match="expected partner-00[1-4] to have masked"):
+        client.approve(sent[0][0], shown)
+    with aborts(Stage.MASK, Reason.SIGNATURE, match="over those who shared keys"):
+        server.gather(drive.at[Stage.MASK].server, 0, sent[0][2], sent[0][1])
+
+
+@pytest.mark.parametrize("what", ["nothing", "another's", "of the next stage"])
+def test_a_presence_that_the_server_made_up(honest, what):
+    presences = list(decode(Survivors, honest.at[Stage.AGREE].message, context=NEW.context).presences)
+    signature = {
+        "nothing": Signature(bytes(64)),
+        "another's": presences[2].signature,
+        "of the next stage": _agreements(honest, EVERYBODY)[3].signature,
+    }[what]
+    presences[3] = Presence(3, signature)
+    with aborts(Stage.AGREE, Reason.SIGNATURE, match="expected partner-003 to have masked"):
+        client.approve(honest.at[Stage.AGREE].states[0], encode(Survivors(tuple(presences)), context=NEW.context))
 
 
 def test_another_request_leaves_noise():
-    """A server that asks one partner something else, such as another model, learns neither its vector nor the sum."""
+    """Even were nobody to look at what the others signed in stage 2: a server that asks one partner something else,
+    such as another model, learns neither its vector nor the sum."""
     new = make_round(5, update=1 << 14, counters=1 << 12)
-    drive = Drive(new, requests={0: digest(b"another model")}).to(Stage.AGREE)
-    snapshot = drive.at[Stage.AGREE]
-    agreed = {i: client.approve(state, snapshot.message) for i, state in snapshot.states.items()}
-    listed, quorum = server.confirm(snapshot.server, {i: data for i, (_, data) in agreed.items()})
-    assert {i: error.reason for i, error in listed.rejected.items()} == {0: Reason.SIGNATURE}
+    drive = Drive(new).to(Stage.MASK)
+    sent = {i: _masked(drive, i) for i in range(1, 5)} | {0: _masked(drive, 0, request=digest(b"another model"))}
+    gathering = drive.at[Stage.MASK].server
+    with patch.object(client, "check_presences"), patch.object(server, "verifies", return_value=True):
+        for i, (_, data, vector) in sorted(sent.items()):
+            server.gather(gathering, i, vector, data)
+        listed, shown = server.listing(gathering)
+        agreed = {i: client.approve(state, shown) for i, (state, _, _) in sent.items()}
+    confirmed, quorum = server.confirm(listed, {i: data for i, (_, data) in agreed.items()})
+    assert {i: error.reason for i, error in confirmed.rejected.items()} == {0: Reason.SIGNATURE}
     with aborts(Stage.UNMASK, Reason.SIGNATURE):
         client.unmask(agreed[0][0], quorum)
-    found = server.finish(listed, {i: client.unmask(agreed[i][0], quorum)[1] for i in range(1, 5)})
+    found = server.finish(confirmed, {i: client.unmask(agreed[i][0], quorum)[1] for i in range(1, 5)})
     sums = plain_sum(drive.vectors, range(5)), plain_sum(drive.vectors, range(1, 5))
     for i, values in enumerate((found.update, found.counters)):
         for known in (*(np.array(s[i], dtype=values.dtype) for s in sums), drive.vectors[0].channels()[i][1]):
@@ -181,7 +278,25 @@ def test_too_few_holders_left_in_a_sparse_graph(sparse):
         client.open_shares(drive.at[Stage.MASK].states[i], encode(Inbox(kept, sealed), context=sparse.context))
     i, kept = _thin(drive, Stage.AGREE)
     with aborts(Stage.AGREE, Reason.TOO_FEW, match="live holders of shares"):
-        client.approve(drive.at[Stage.AGREE].states[i], encode(Survivors(kept), context=sparse.context))
+        client.approve(drive.at[Stage.AGREE].states[i], survivors_of(drive, kept))
+
+
+def test_neighbours_alone_are_asked_with_whom_they_masked(sparse):
+    drive = Drive(sparse).to(Stage.AGREE)
+    at = drive.at[Stage.AGREE]
+    near = at.states[0].neighbours
+    presences = decode(Survivors, at.message, context=sparse.context).presences
+    refused = 0
+    for i in range(1, 12):
+        forged = tuple(replace(p, signature=presences[0].signature) if p.sender == i else p for p in presences)
+        shown = encode(Survivors(forged), context=sparse.context)
+        if i not in near:
+            client.approve(at.states[0], shown)
+            continue
+        with aborts(Stage.AGREE, Reason.SIGNATURE, match="to have masked with the partners shown"):
+            client.approve(at.states[0], shown)
+        refused += 1
+    assert 0 < refused == len(near) < 11
 
 
 def test_too_few_holders_at_the_start_of_a_sparse_round(sparse):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cohort import aborts, check_abort, make_round
+from cohort import OTHER_SPELLINGS, aborts, check_abort, make_round
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from tacit.secagg.messages import (
     Envelopes,
     Inbox,
     MaskedVector,
+    Presence,
     Quorum,
     Reveal,
     Roster,
@@ -39,12 +40,19 @@ def _pairs(size: int, kind=bytes):
     return RISING.flatmap(lambda at: st.tuples(*(st.tuples(st.just(i), _bytes(size).map(kind)) for i in at)))
 
 
+X25519 = st.integers(0, 2**255 - 20).map(lambda number: PublicKey(number.to_bytes(32, "little")))
+
+
 def _adverts(position):
-    return st.builds(Advert, position, _bytes(32).map(PublicKey), _bytes(32).map(PublicKey), _bytes(64).map(Signature))
+    return st.builds(Advert, position, X25519, X25519, _bytes(64).map(Signature))
 
 
 def _agreements(position):
     return st.builds(Agreement, position, _bytes(64).map(Signature))
+
+
+def _presences(position):
+    return st.builds(Presence, position, _bytes(64).map(Signature))
 
 
 def _many(strategy):
@@ -56,10 +64,11 @@ MESSAGES = {
     Roster: st.builds(Roster, _many(_adverts)),
     Envelopes: st.builds(Envelopes, POSITIONS, _bytes(32).map(Digest), _pairs(82)),
     Inbox: st.builds(Inbox, RISING.map(tuple), _pairs(82)),
-    Survivors: st.builds(Survivors, RISING.map(tuple)),
+    Survivors: st.builds(Survivors, _many(_presences)),
     Agreement: _agreements(POSITIONS),
     Quorum: st.builds(Quorum, _many(_agreements)),
     Reveal: st.builds(Reveal, POSITIONS, _pairs(33, Secret)),
+    Presence: _presences(POSITIONS),
 }
 KINDS = list(MESSAGES)
 STAGES = {
@@ -71,6 +80,7 @@ STAGES = {
     Agreement: Stage.AGREE,
     Quorum: Stage.UNMASK,
     Reveal: Stage.UNMASK,
+    Presence: Stage.MASK,
 }
 ONE = Advert(5, PublicKey(b"k" * 32), PublicKey(b"m" * 32), Signature(b"s" * 64))
 ANY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -86,10 +96,11 @@ SAMPLES = {
     Roster: Roster(tuple(Advert(i, *_keys()) for i in AT)),
     Envelopes: Envelopes(7, Digest(b"d" * 32), tuple((i, b"e" * 82) for i in AT)),
     Inbox: Inbox(AT, tuple((i, b"e" * 82) for i in AT)),
-    Survivors: Survivors(AT),
+    Survivors: Survivors(tuple(Presence(i, Signature(b"p" * 64)) for i in AT)),
     Agreement: Agreement(7, Signature(b"s" * 64)),
     Quorum: Quorum(tuple(Agreement(i, Signature(b"s" * 64)) for i in AT)),
     Reveal: Reveal(7, tuple((i, Secret(b"r" * 33)) for i in AT)),
+    Presence: Presence(7, Signature(b"p" * 64)),
 }
 
 
@@ -105,7 +116,7 @@ def test_a_message_reads_as_written(kind, data):
 
 
 def test_kinds_are_told_apart():
-    assert [kind.KIND for kind in KINDS] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [kind.KIND for kind in KINDS] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert {kind: kind.STAGE for kind in KINDS} == STAGES
     tried = 0
     for kind in KINDS:
@@ -114,7 +125,7 @@ def test_kinds_are_told_apart():
                 with aborts(STAGES[other], Reason.MALFORMED, match=f"kind {other.KIND}, found 1 and {kind.KIND}$"):
                     decode(other, encode(SAMPLES[kind], context=CONTEXT), context=CONTEXT)
                 tried += 1
-    assert tried == 56
+    assert tried == 72
 
 
 @ANY_KIND
@@ -149,7 +160,7 @@ def test_positions_twice_or_out_of_order(positions):
         Envelopes(0, Digest(bytes(32)), tuple((i, envelope) for i in positions)),
         Inbox(positions, ()),
         Inbox((), tuple((i, envelope) for i in positions)),
-        Survivors(positions),
+        Survivors(tuple(Presence(i, signature) for i in positions)),
         Quorum(tuple(Agreement(i, signature) for i in positions)),
         Reveal(0, tuple((i, share) for i in positions)),
     ]
@@ -157,6 +168,21 @@ def test_positions_twice_or_out_of_order(positions):
         with aborts(STAGES[type(message)], Reason.DUPLICATE):
             decode(type(message), encode(message, context=CONTEXT), context=CONTEXT)
     assert len(messages) == 7
+
+
+@pytest.mark.parametrize("spelling", OTHER_SPELLINGS)
+def test_keys_have_one_spelling(spelling):
+    for keys in ((spelling, ONE.mask_key), (ONE.share_key, spelling)):
+        data = encode(Advert(5, *keys, ONE.signature), context=CONTEXT)
+        with aborts(Stage.ADVERTISE, Reason.MALFORMED, match="expected a canonical X25519 key"):
+            decode(Advert, data, context=CONTEXT)
+    greatest = Advert(5, PublicKey((2**255 - 20).to_bytes(32, "little")), ONE.mask_key, ONE.signature)
+    assert decode(Advert, encode(greatest, context=CONTEXT), context=CONTEXT) == greatest
+
+
+def test_a_list_of_survivors_by_position():
+    assert SAMPLES[Survivors].positions == AT
+    assert Survivors(()).positions == ()
 
 
 def test_the_bytes_of_an_advert():
@@ -171,7 +197,8 @@ def test_the_bytes_of_the_others():
         return whole[34:]
 
     four = b"\0\0\0\4"
-    assert body(Survivors((4,))) == b"\0\0\0\1" + four
+    assert body(Survivors((Presence(4, Signature(b"s" * 64)),))) == b"\0\0\0\1" + four + b"s" * 64
+    assert body(Presence(4, Signature(b"s" * 64))) == four + b"s" * 64
     assert body(Agreement(4, Signature(b"s" * 64))) == four + b"s" * 64
     assert body(Quorum((Agreement(4, Signature(b"s" * 64)),))) == b"\0\0\0\1" + four + b"s" * 64
     assert body(Envelopes(4, Digest(b"d" * 32), ((4, b"e" * 82),))) == four + b"d" * 32 + b"\0\0\0\1" + four + b"e" * 82
@@ -185,6 +212,7 @@ def test_the_bytes_of_the_others():
         Advert(1, PublicKey(b"k" * 31), ONE.mask_key, ONE.signature),
         Advert(1, ONE.share_key, PublicKey(b"m" * 33), ONE.signature),
         Agreement(1, Signature(b"s" * 63)),
+        Presence(1, Signature(b"s" * 65)),
         Envelopes(1, Digest(b"d" * 32), ((1, b"e" * 81),)),
         Reveal(1, ((1, Secret(b"r" * 34)),)),
     ],
@@ -217,6 +245,7 @@ def test_random_bytes_raise_nothing_else(kind, data, headed):
         (np.zeros((3, 1), np.uint32), np.zeros(2, np.uint64), r"3 uint32, found \[3, 1\] uint32"),
         (np.zeros(3, np.uint32), np.zeros(1, np.uint64), r"2 uint64, found \[1\] uint64"),
         (np.zeros(3, np.uint32), np.zeros(2, np.uint32), r"2 uint64, found \[2\] uint32"),
+        (np.zeros(3, ">u4"), np.zeros(2, np.uint64), r"3 uint32, found \[3\] >u4"),
         (np.zeros(3, np.uint32), np.zeros((), np.uint64), r"2 uint64, found \[\] uint64"),
     ],
 )

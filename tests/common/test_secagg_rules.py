@@ -9,7 +9,7 @@ from cohort import aborts, make_parties, make_round, name_of, secret_key, wrong_
 
 from tacit.secagg import client
 from tacit.secagg.abort import Reason, Stage
-from tacit.secagg.graph import default_threshold
+from tacit.secagg.graph import default_threshold, edge_chance
 from tacit.secagg.round import Member, Party, Round, Rules
 
 PLAIN = make_round(4)
@@ -101,6 +101,19 @@ def test_strangers_that_could_sign_two_lists(threshold, most, over):
         return
     with aborts(Stage.ADVERTISE, Reason.STRANGERS, match=f"at most {most} .* found {most + 1}$"):
         _advertise(new, party)
+
+
+@pytest.mark.parametrize(("n", "most"), [(70, 23), (75, 24), (76, 25)])
+def test_strangers_in_a_sparse_graph(n, most):
+    """Its bound is for fewer than n/3 that collude, however many survivors are asked for."""
+    edges = edge_chance(n, threshold=n)
+    assert edges < 256
+    sparse, complete = (make_round(n, threshold=n, edges=e) for e in (edges, 256))
+    _advertise(sparse, _party(sparse, accepted=n - most, min_cohort=2))
+    over = _party(sparse, accepted=n - most - 1, min_cohort=2)
+    _advertise(complete, over)
+    with aborts(Stage.ADVERTISE, Reason.STRANGERS, match=f"at most {most} .* found {most + 1}$"):
+        _advertise(sparse, over)
 
 
 @pytest.mark.parametrize("min_cohort", [1, 2])

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cohort import _LEAK, REQUEST, SMALL_ORDER, Coins, Drive, make_round, roster_with, secret_key
+from cohort import _LEAK, REQUEST, SMALL_ORDER, Coins, Drive, make_round, roster_with, secret_key, survivors_of
 
 from tacit.secagg import client, server
 from tacit.secagg.abort import Abort, Stage
 from tacit.secagg.bindings import advert_text
 from tacit.secagg.keys import Secret, public_of, sign
-from tacit.secagg.messages import Advert, Inbox, MaskedVector, Reveal, Survivors, decode, encode
+from tacit.secagg.messages import Advert, Inbox, MaskedVector, Reveal, decode, encode
 
 N = 5
 
@@ -116,7 +116,7 @@ def _failures(drive: Drive) -> Iterator[Abort]:
     short = MaskedVector(drive.vectors[0].update[1:], drive.vectors[0].counters)
     opened = client.open_shares(at[Stage.MASK].states[0], at[Stage.MASK].message[0])
     torn = encode(dataclasses.replace(inbox, sealed=((1, bytes(82)), *inbox.sealed[1:])), context=new.context)
-    two = encode(Survivors((0, 1)), context=new.context)
+    two = survivors_of(drive, (0, 1))
     reveals = {**drive.reveals(), 0: b"x", 1: b"y"}
     again = Coins()  # gives the first partner the seed and the shares that it had
     again.given = drive.random.given[: 2 * N]

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohort import REQUEST, SMALL_ORDER, Drive, aborts, check_abort, make_round, make_vectors, plain_sum, secret_key
+from cohort import REQUEST, SMALL_ORDER, Drive, aborts, check_abort, make_round, plain_sum, secret_key
 
 from tacit.secagg import client, server
 from tacit.secagg.abort import Reason, Stage
-from tacit.secagg.bindings import advert_text
-from tacit.secagg.keys import PublicKey, public_of, sign
+from tacit.secagg.bindings import advert_text, presence_text
+from tacit.secagg.keys import PublicKey, digest, public_of, sign
 from tacit.secagg.messages import (
     Advert,
     Envelopes,
     MaskedVector,
+    Presence,
     Roster,
     decode,
     encode,
@@ -148,32 +149,87 @@ def test_envelopes_of_one_that_was_not_admitted():
     assert BAD not in inboxes
 
 
-def test_vectors_that_are_refused():
-    drive = Drive(NEW, vanish={BAD: Stage.SHARE}).to(Stage.MASK)
-    gathering = drive.at[Stage.MASK].server
-    vectors = make_vectors(NEW)
+@pytest.fixture
+def gathering():
+    """Stage 2 of five of six, with what they sign in it."""
+    drive = Drive(NEW, vanish={BAD: Stage.SHARE}).to(Stage.AGREE)
+    fresh, _ = server.route(drive.at[Stage.SHARE].server, drive.replies[Stage.SHARE], request=REQUEST)
+    return fresh, drive.vectors, drive.replies[Stage.MASK]
+
+
+def _untouched(state: server.Gathering) -> bool:
+    return not (state.total.update.any() or state.total.counters.any() or state.survivors)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        MaskedVector(np.ones(6, np.uint32), np.ones(3, np.uint64)),
+        MaskedVector(np.ones(5, np.uint32), np.ones(4, np.uint64)),
+        MaskedVector(np.ones(5, np.int32), np.ones(3, np.uint64)),
+    ],
+)
+def test_a_vector_of_another_length_or_kind(gathering, vector):
+    state, _, signed = gathering
+    with aborts(Stage.MASK, Reason.VECTOR):
+        server.gather(state, 0, vector, signed[0])
+    assert _untouched(state)
+
+
+def _presence(state: server.Gathering, *, by: int = 0, present=(0, 1, 3, 4, 5), request=REQUEST, new=NEW) -> bytes:
+    text = presence_text(new, session=state.admitted.session, request=request, present=present)
+    return _written(Presence(0, sign(secret_key(by), text)))
+
+
+PRESENCES = {
+    "another's": (lambda state, signed: signed[3], Reason.NOT_LISTED),
+    "signed by another": (lambda state, _: _presence(state, by=3), Reason.SIGNATURE),
+    "over another U2": (lambda state, _: _presence(state, present=(0, 1, 3, 4)), Reason.SIGNATURE),
+    "over the cohort": (lambda state, _: _presence(state, present=range(6)), Reason.SIGNATURE),
+    "over another request": (lambda state, _: _presence(state, request=digest(b"x")), Reason.SIGNATURE),
+    "over another round": (lambda state, _: _presence(state, new=LATER), Reason.SIGNATURE),
+    "of another round": (
+        lambda _, signed: encode(decode(Presence, signed[0], context=NEW.context), context=LATER.context),
+        Reason.OTHER_ROUND,
+    ),
+    "cut short": (lambda _, signed: signed[0][:-1], Reason.MALFORMED),
+}
+
+
+@pytest.mark.parametrize("name", PRESENCES)
+def test_a_vector_with_a_signature_that_does_not_stand_up(gathering, name):
+    state, vectors, signed = gathering
+    make, reason = PRESENCES[name]
+    with aborts(Stage.MASK, reason):
+        server.gather(state, 0, vectors[0], make(state, signed))
+    assert _untouched(state)
+    server.gather(state, 0, vectors[0], _presence(state))
+    assert list(state.survivors) == [0]
+
+
+def test_vectors_of_whom_none_is_expected(gathering):
+    state, vectors, signed = gathering
     with aborts(Stage.MASK, Reason.NOT_LISTED, match="one vector of a partner that shared keys"):
-        server.gather(gathering, BAD, vectors[BAD])
-    with aborts(Stage.MASK, Reason.VECTOR):
-        server.gather(gathering, 0, MaskedVector(np.ones(6, np.uint32), np.ones(3, np.uint64)))
-    with aborts(Stage.MASK, Reason.VECTOR):
-        server.gather(gathering, 0, MaskedVector(np.ones(5, np.uint32), np.ones(4, np.uint64)))
-    with aborts(Stage.MASK, Reason.VECTOR):
-        server.gather(gathering, 0, MaskedVector(np.ones(5, np.int32), np.ones(3, np.uint64)))
-    assert (gathering.total.update.any(), gathering.total.counters.any(), gathering.survivors) == (False, False, set())
-    server.gather(gathering, 0, vectors[0])
+        server.gather(state, BAD, vectors[BAD], signed[0])
+    assert _untouched(state)
+    server.gather(state, 0, vectors[0], signed[0])
     with aborts(Stage.MASK, Reason.NOT_LISTED):
-        server.gather(gathering, 0, vectors[0])
-    np.testing.assert_array_equal(gathering.total.update, vectors[0].update)
-    np.testing.assert_array_equal(gathering.total.counters, vectors[0].counters)
-    for i in (5, 1, 3):
-        server.gather(gathering, i, vectors[i])
+        server.gather(state, 0, vectors[0], signed[0])
+    np.testing.assert_array_equal(state.total.update, vectors[0].update)
+    np.testing.assert_array_equal(state.total.counters, vectors[0].counters)
+
+
+def test_the_list_of_survivors(gathering):
+    state, vectors, signed = gathering
+    for i in (5, 1, 3, 0):
+        server.gather(state, i, vectors[i], signed[i])
     with aborts(Stage.MASK, Reason.TOO_FEW, match="at least 5 partners, found 4"):
-        server.listing(gathering)
-    server.gather(gathering, 4, vectors[4])
-    listed, survivors = server.listing(gathering)
+        server.listing(state)
+    server.gather(state, 4, vectors[4], signed[4])
+    listed, data = server.listing(state)
     assert listed.survivors == (0, 1, 3, 4, 5)
-    assert decode(client.Survivors, survivors, context=NEW.context).survivors == (0, 1, 3, 4, 5)
+    presences = decode(client.Survivors, data, context=NEW.context).presences
+    assert [encode(presence, context=NEW.context) for presence in presences] == [signed[i] for i in (0, 1, 3, 4, 5)]
 
 
 def test_the_others_still_add_up():

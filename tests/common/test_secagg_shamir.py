@@ -148,6 +148,32 @@ def test_a_value_that_is_no_secret(value):
         combine({1: value.to_bytes(33, "big")})
 
 
+@pytest.mark.parametrize("value", [PRIME, PRIME + 5, 2**264 - 1])
+def test_a_share_that_is_no_element_of_the_field(value):
+    right = split(Secret(bytes(32)), threshold=2, holders=[1, 2], random=Coins())
+    with pytest.raises(ValueError, match="expected shares of one secret"):
+        combine({1: right[1], 2: value.to_bytes(33, "big")})
+    with pytest.raises(ValueError, match="expected shares of one secret"):
+        combine({1: value.to_bytes(33, "big")})
+
+
+def test_a_share_of_one_value_more_than_the_field():
+    """A share as a number is taken modulo the prime by nobody: the same secret has one set of shares."""
+    drawn = (PRIME - 3).to_bytes(48, "big")  # 5 + (p - 3) x is 2 at x = 1
+    shares = split(Secret((5).to_bytes(32, "big")), threshold=2, holders=[1, 2], random=lambda size: drawn[:size])
+    assert int.from_bytes(shares[1], "big") == 2
+    with pytest.raises(ValueError, match="expected shares of one secret"):
+        combine({1: (2 + PRIME).to_bytes(33, "big"), 2: shares[2]})
+    assert combine(shares) == (5).to_bytes(32, "big")
+
+
+def test_the_greatest_share():
+    drawn = (PRIME - 1).to_bytes(48, "big")  # 0 + (p - 1) x is p - 1 at x = 1
+    shares = split(Secret(bytes(32)), threshold=2, holders=[1, 2], random=lambda size: drawn[:size])
+    assert int.from_bytes(shares[1], "big") == PRIME - 1
+    assert combine(shares) == bytes(32)
+
+
 def test_the_greatest_secret():
     assert combine({1: (2**256 - 1).to_bytes(33, "big")}) == b"\xff" * 32
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from cohort import REQUEST, Drive, aborts, make_parties, make_round, secret_key
+from cohort import REQUEST, Drive, aborts, make_parties, make_round, secret_key, survivors_of
 
 from tacit.secagg import client
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.bindings import agreement_text
 from tacit.secagg.keys import sign
-from tacit.secagg.messages import Agreement, Quorum, Reveal, Survivors, decode, encode
+from tacit.secagg.messages import Agreement, Quorum, Reveal, decode, encode
 from tacit.secagg.shamir import combine
 
 VICTIM = 0
@@ -36,7 +36,7 @@ class _Attack:
         self._known = {(i, alive): self._signed(i, alive) for i in self.colluding for alive in (True, False)}
 
     def _survivors(self, alive: bool) -> bytes:
-        return encode(Survivors(self.lists[alive]), context=self.round.context)
+        return survivors_of(self.drive, self.lists[alive])
 
     def _signed(self, i: int, alive: bool) -> Agreement:
         state = self.masked[i]
@@ -130,6 +130,5 @@ def test_one_side_can_be_had():
 
 def test_the_victim_signs_no_list_without_it():
     attack = _Attack(5, colluding=1)
-    without = encode(Survivors(attack.lists[False]), context=attack.round.context)
     with aborts(Stage.AGREE, Reason.NOT_LISTED):
-        client.approve(attack.masked[VICTIM], without)
+        client.approve(attack.masked[VICTIM], survivors_of(attack.drive, attack.lists[False]))

@@ -41,7 +41,7 @@ def _take(drive: Drive, step: str, state):
         case "open_shares":
             return client.open_shares(state, drive.at[Stage.MASK].message[0])
         case "mask":
-            return client.mask(state, drive.vectors[0], request=REQUEST)
+            return client.mask(state, drive.vectors[0], request=REQUEST)[0]
         case "approve":
             return client.approve(state, drive.at[Stage.AGREE].message)[0]
         case "unmask":
