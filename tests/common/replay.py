@@ -84,8 +84,9 @@ class Replay:
                 self.state, answer = client.share(self.state, data, random=random)
             case Stage.MASK:
                 request = Digest(bytes.fromhex(self._document["request"]))
-                self.state = client.mask(client.open_shares(self.state, data), self.vector, request=request)
-                return words(self.vector)
+                opened = client.open_shares(self.state, data)
+                self.state, presence = client.mask(opened, self.vector, request=request)
+                return {**words(self.vector), "presence": presence.hex()}
             case Stage.AGREE:
                 self.state, answer = client.approve(self.state, data)
             case Stage.UNMASK:
@@ -120,8 +121,8 @@ class Serve:
                 self.says = {str(i): data.hex() for i, data in boxes.items()}
                 self.rejected |= self._state.rejected
             case Stage.AGREE:
-                for i, vector in self._vectors().items():
-                    server.gather(self._state, i, vector)
+                for i, (vector, presence) in self._vectors().items():
+                    server.gather(self._state, i, vector, presence)
                 self._state, self.says = server.listing(self._state)
             case Stage.UNMASK:
                 self._state, self.says = server.confirm(self._state, self._answers(Stage.AGREE))
@@ -137,8 +138,10 @@ class Serve:
             found[str(self._replaced["sender"])] = self._replaced["bytes"]
         return {int(i): bytes.fromhex(data) for i, data in found.items() if data is not None}
 
-    def _vectors(self) -> dict[int, MaskedVector]:
+    def _vectors(self) -> dict[int, tuple[MaskedVector, bytes]]:
         found = dict(self._document["stages"]["mask"]["answered"])
         if self._replaced.get("step") == Stage.MASK.value:
-            found[str(self._replaced["sender"])] = self._replaced["vector"]
-        return {int(i): vector_of(vector) for i, vector in found.items()}
+            sender = str(self._replaced["sender"])
+            changed = self._replaced.get("vector") or {"presence": self._replaced["bytes"]}
+            found[sender] = {**found[sender], **changed}
+        return {int(i): (vector_of(said), bytes.fromhex(said["presence"])) for i, said in found.items()}

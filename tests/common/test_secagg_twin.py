@@ -125,7 +125,7 @@ class Twin:
 
     def survivors(self) -> list[int]:
         data = self.said("agree")
-        return [int.from_bytes(data[at : at + 4], "big") for at in range(38, len(data), 4)]
+        return [int.from_bytes(data[at : at + 4], "big") for at in range(38, len(data), 68)]
 
     def own_mask(self, seed: bytes, i: int, channel: str) -> list[int]:
         return mask(hkdf(seed, label("self", self.session, i, channel)), channel, self.lengths[channel])
@@ -205,6 +205,17 @@ def test_vectors_are_masked_by_both_kinds_of_mask(twin):
     assert seen == 2 * len(twin.survivors())
 
 
+def test_presences_sign_whom_they_masked_with(twin):
+    text = label("present", twin.context, twin.session, twin.request, *twin.present())
+    found = {int(i): said["presence"] for i, said in twin.document["stages"]["mask"]["answered"].items()}
+    for i, presence in found.items():
+        identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(twin.document["parties"][str(i)]["identity_key"]))
+        assert bytes.fromhex(presence) == b"\x01\x09" + twin.context + big(i, 4) + identity.sign(text)
+    listed = b"".join(bytes.fromhex(presence)[34:] for presence in found.values())
+    assert twin.said("agree") == b"\x01\x05" + twin.context + big(len(found), 4) + listed
+    assert len(found) >= 3
+
+
 def test_agreements_sign_the_survivors(twin):
     text = label("agree", twin.context, twin.session, twin.request, *twin.survivors())
     found = twin.answers("agree")
@@ -243,7 +254,7 @@ def test_the_sum_is_that_of_the_plain_vectors(twin):
 
 def test_labels_keys_and_seals():
     found = load("primitives")
-    assert len(found["label"]) == 12
+    assert len(found["label"]) == 13
     for case in found["label"]:
         parts = [bytes.fromhex(v) if k == "bytes" else v for part in case["parts"] for k, v in part.items()]
         assert label(case["usage"], *parts).hex() == case["label"]

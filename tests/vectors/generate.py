@@ -12,7 +12,8 @@ hex throughout. Vectors are texts of words, 8 hex digits for `update` and 16 for
     parties    by position: name, `identity_key` (private), rules, `random` drawn in stages `advertise` (the private
                `c` and `s` keys) and `share` (the seed `b`, then 48 bytes a coefficient: those of `b`, those of `s`,
                of the highest power first), and `vector`, the plain one
-    stages     by stage: `received`, one message for all, in stage `mask` one by position; `answered`, by position
+    stages     by stage: `received`, one message for all, in stage `mask` one by position; `answered`, by position, in
+               stage `mask` the vector's words and the `presence` beside it
     sum        survivors and their sum
 
 `primitives.json`: inputs and outputs of `label`, `derive`, `seal`, `add_mask` (words of the mask of a zero vector),
@@ -25,7 +26,8 @@ hex throughout. Vectors are texts of words, 8 hex digits for `update` and 16 for
 
 `rejected.json`: what a server must not count, and what is no round.
     server     cases: the answer of position `sender` in stage `step` of round `of` is replaced by `bytes`, or by
-               `vector`, or by nothing where both are null. It is set aside (`ends` false) or ends the round (`ends`
+               `vector`, or by nothing where both are null; in stage `mask` `bytes` stand for the presence beside
+               the right vector. It is set aside (`ends` false) or ends the round (`ends`
                true) at `stage` for `reason`.
     rounds     cases: `bytes` that are no round; decoding raises the error that `raises` names.
 """
@@ -111,7 +113,8 @@ def _stage(run: Play, stage: Stage) -> dict[str, Any]:
     received, answered = run.received[stage], run.answered[stage]
     if stage is Stage.MASK:
         inboxes = {i: data.hex() for i, data in received.items()}
-        return {"received": inboxes, "answered": {i: words(vector) for i, vector in answered.items()}}
+        vectors = {i: {**words(found), "presence": run.presences[i].hex()} for i, found in answered.items()}
+        return {"received": inboxes, "answered": vectors}
     return {"received": received.hex(), "answered": {i: data.hex() for i, data in answered.items()}}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from forgery import ATTACKER, FIVE, NOBODY, agreement, signed
+from forgery import ATTACKER, FIVE, NOBODY, agreement, presence, respelled, signed
 from play import NAMES, Play, rules_document, words
 
 from tacit.secagg.abort import Reason, Stage
@@ -17,6 +17,7 @@ from tacit.secagg.messages import (
     Agreement,
     Inbox,
     MaskedVector,
+    Presence,
     Quorum,
     Roster,
     Survivors,
@@ -156,6 +157,14 @@ def _rosters(run: Play) -> list[Case]:
         case("fewer than the threshold", Reason.TOO_FEW, own, b),
         case("a position outside the cohort", Reason.NOT_LISTED, own, b, c, replace(d, sender=4)),
         case("a key that gives no secret", Reason.KEY, own, signed(run, 1, key=key, share=NOBODY, mask=stolen), c, d),
+        case(
+            "a key in another spelling",
+            Reason.MALFORMED,
+            own,
+            signed(run, 1, key=key, share=b.share_key, mask=respelled(b.mask_key)),
+            c,
+            d,
+        ),
     ]
 
 
@@ -201,11 +210,19 @@ def _strict(five: Play) -> dict[str, Any]:
 
 def _survivors(run: Play, five: Play) -> list[Case]:
     new = run.round
+    own, b, c = decode(Survivors, run.received[Stage.AGREE], context=new.context).presences
+    said = {presence.sender: presence for presence in (own, b, c)}
+    unsigned = Signature(bytes(64))
 
-    def case(name: str, reason: Reason, *survivors: int) -> Case:
-        data = encode(Survivors(survivors), context=new.context)
+    def case(name: str, reason: Reason, *survivors: int | Presence) -> Case:
+        """Positions stand for what they signed, or for no signature."""
+        given = (said.get(s, Presence(s, unsigned)) if isinstance(s, int) else s for s in survivors)
+        data = encode(Survivors(tuple(given)), context=new.context)
         return _case(f"agree: {name}", FOUR, Stage.AGREE, data, reason)
 
+    bare = run.received[Stage.AGREE][:38] + b"".join(i.to_bytes(4, "big") for i in said)
+    shown_less = presence(run, 1, present=(0, 1, 2))
+    asked = presence(run, 1, present=(0, 1, 2, 3), request=digest(b"another model"))
     cohort = _case("agree: too few accepted peers left", FIVE, Stage.AGREE, five.received[Stage.AGREE], Reason.COHORT)
     return [
         case("not within those who shared", Reason.NOT_LISTED, 0, 1, 2, 4),
@@ -214,6 +231,11 @@ def _survivors(run: Play, five: Play) -> list[Case]:
         case("fewer than the threshold", Reason.TOO_FEW, 0, 1),
         case("a survivor twice", Reason.DUPLICATE, 0, 1, 1, 2),
         case("survivors out of order", Reason.DUPLICATE, 0, 2, 1),
+        case("a neighbour that masked with others", Reason.SIGNATURE, own, shown_less, c),
+        case("a neighbour that was asked something else", Reason.SIGNATURE, own, asked, c),
+        case("a neighbour with another's signature", Reason.SIGNATURE, own, replace(b, signature=c.signature), c),
+        case("a neighbour without a signature", Reason.SIGNATURE, own, b, replace(c, signature=unsigned)),
+        _case("agree: positions alone", FOUR, Stage.AGREE, bare, Reason.MALFORMED),
         {**cohort, "rules": _strict(five)},
     ]
 

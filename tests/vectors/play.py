@@ -54,6 +54,7 @@ class Play:
         servers: what the server holds before the answers of a stage.
         received: what partners get in a stage; in stage `mask` an inbox each.
         answered: what they answer, bytes; in stage `mask` a `MaskedVector`.
+        presences: what they sign beside it.
     """
 
     round: Round
@@ -65,6 +66,7 @@ class Play:
     servers: dict[Stage, Any] = field(default_factory=dict)
     received: dict[Stage, Any] = field(default_factory=dict)
     answered: dict[Stage, dict[int, Any]] = field(default_factory=lambda: {stage: {} for stage in STAGES})
+    presences: dict[int, bytes] = field(default_factory=dict)
     sum: server.Sum | None = None
 
     def answer(self, stage: Stage, i: int, found: tuple[Any, Any]) -> None:
@@ -112,8 +114,9 @@ def play(name: str, new: Round, parties: Mapping[int, Party], *, vanish: Mapping
     for i in here(Stage.MASK):
         vector = clone(plain[i])
         opened = client.open_shares(run.states[Stage.SHARE][i], run.received[Stage.MASK][i])
-        run.answer(Stage.MASK, i, (client.mask(opened, vector, request=run.request), vector))
-        server.gather(gathering, i, vector)
+        state, run.presences[i] = client.mask(opened, vector, request=run.request)
+        run.answer(Stage.MASK, i, (state, vector))
+        server.gather(gathering, i, vector, run.presences[i])
     run.servers[Stage.AGREE], run.received[Stage.AGREE] = server.listing(gathering)
     for i in here(Stage.AGREE):
         run.answer(Stage.AGREE, i, client.approve(run.states[Stage.MASK][i], run.received[Stage.AGREE]))

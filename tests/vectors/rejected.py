@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from forgery import FIVE, NOBODY, agreement, signed
+from forgery import FIVE, NOBODY, agreement, presence, respelled, signed
 from play import Play, words
 
 from tacit.secagg import client
 from tacit.secagg.abort import Reason, Stage
-from tacit.secagg.keys import Secret, Signature
+from tacit.secagg.keys import Secret, Signature, digest
 from tacit.secagg.messages import Advert, Envelopes, MaskedVector, Reveal, decode, encode
 from tacit.secagg.round import Round
 
@@ -35,6 +35,7 @@ def server_cases(runs: Runs) -> list[Case]:
     changed = replace(last, shares=((owner, Secret(bytes(piece[:-1]) + bytes([piece[-1] ^ 1]))), *rest))
     key = run.parties[4].key
     small = signed(run, 4, key=key, share=advert.share_key, mask=NOBODY)
+    spelled = signed(run, 4, key=key, share=respelled(advert.share_key), mask=advert.mask_key)
     copied = signed(run, 4, key=key, share=advert.share_key, mask=others.mask_key)
     long = MaskedVector(np.zeros(new.update + 1, dtype=np.uint32), np.zeros(new.counters, dtype=np.uint64))
 
@@ -43,7 +44,7 @@ def server_cases(runs: Runs) -> list[Case]:
             case MaskedVector():
                 fed: Case = {"vector": words(data)}
             case bytes() | None:
-                fed = {"bytes": data and data.hex()}
+                fed = {"bytes": None if data is None else data.hex()}
             case _:
                 fed = {"bytes": encode(data, context=context).hex()}
         place = {"name": f"{step.value}: {name}", "of": FIVE, "step": step.value, "sender": sender}
@@ -52,15 +53,22 @@ def server_cases(runs: Runs) -> list[Case]:
     cut = run.answered[Stage.ADVERTISE][4][:-1]
     unsigned = replace(advert, signature=Signature(bytes(64)))
     elsewhere = agreement(run, 1, survivors=(0, 1, 2))
+    shown_less = presence(run, 1, present=(0, 1, 2, 3))
+    asked = presence(run, 1, present=(0, 1, 2, 3, 4), request=digest(b"another model"))
     return [
         case("last byte missing", Stage.ADVERTISE, 4, cut, Reason.MALFORMED),
         case("another's position", Stage.ADVERTISE, 4, others, Reason.NOT_LISTED),
         case("a signature missing", Stage.ADVERTISE, 4, unsigned, Reason.SIGNATURE),
         case("a key that gives no secret", Stage.ADVERTISE, 4, small, Reason.KEY),
+        case("a key in another spelling", Stage.ADVERTISE, 4, spelled, Reason.MALFORMED),
         case("another's key", Stage.ADVERTISE, 4, copied, Reason.DUPLICATE),
         case("a share missing", Stage.SHARE, 4, replace(letters, sealed=letters.sealed[1:]), Reason.SHARE),
         case("another's position", Stage.SHARE, 4, replace(letters, sender=3), Reason.NOT_LISTED),
         case("an update too long", Stage.MASK, 1, long, Reason.VECTOR, ends=True),
+        case("a presence over another U2", Stage.MASK, 1, shown_less, Reason.SIGNATURE, ends=True),
+        case("a presence under another request", Stage.MASK, 1, asked, Reason.SIGNATURE, ends=True),
+        case("another's presence", Stage.MASK, 1, run.presences[2], Reason.NOT_LISTED, ends=True),
+        case("a presence missing", Stage.MASK, 1, b"", Reason.MALFORMED, ends=True),
         case("a signature over other survivors", Stage.AGREE, 1, elsewhere, Reason.SIGNATURE),
         case("a share missing", Stage.UNMASK, 1, replace(reveal, shares=reveal.shares[1:]), Reason.SHARE),
         case("a wrong share", Stage.UNMASK, 0, changed, Reason.SECRET, ends=True),
