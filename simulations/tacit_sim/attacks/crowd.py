@@ -16,15 +16,16 @@ from tacit_sim.attacks.play import Play, open_round
 
 __all__ = ["graph", "inbox_split"]
 
-_CROWD, _EDGES, _TRIES = 70, 20, 1000
+_CROWD, _EDGES, _TRIES = 67, 20, 1000
 
 
 def graph() -> Outcome:
-    """In a round of 70 where only some pairs share masks, the server is after a victim whose peers are all its own.
+    """In a round of 67 where only some pairs share masks, the server is after a victim whose peers are all its own.
 
     It asks for a graph with few edges; and it leaves honest holders out, trying graphs until few are left.
 
-    Defence: `graph.edge_chance` bounds the edges of a `Round`; `checks.check_holders` counts live holders.
+    Defence: `graph.edge_chance` bounds the edges of a `Round` from below, so that honest holders whose masks are
+    unknown are left, whomever the threshold allows to leave out.
     """
     return join("graph", (_few_edges(), _few_holders()))
 

@@ -234,8 +234,7 @@ class Play:
         if not self.refusals:
             return "nobody refused"
         words = self.refusals.get(self.cohort.victim) or next(iter(self.refusals.values()))
-        who = f"all {len(self.asked)} honest" if len(self.refusals) == len(self.asked) else _listed(self.refusals)
-        return f"{words} (by {who})"
+        return f"{words} (by {_listed(self.refusals, of=len(self.asked))})"
 
     def note(self, i: int, refusal: Refusal) -> None:
         """Partner `i` refused; of several refusals the first is kept."""
@@ -279,8 +278,10 @@ class Play:
         return seal(derive(agree(secret, seen.adverts[i].share_key), address), os.urandom(2 * SHARE), bound=address)
 
 
-def _listed(positions: Collection[int]) -> str:
-    return f"partner {' and '.join(map(str, sorted(positions)))}" if len(positions) < 3 else f"{len(positions)} honest"
+def _listed(positions: Collection[int], *, of: int) -> str:
+    if len(positions) < 3:
+        return f"partner {' and '.join(map(str, sorted(positions)))}"
+    return f"all {of} honest" if len(positions) == of else f"{len(positions)} of {of} honest"
 
 
 def _letter(body: bytes) -> Parcel:

@@ -17,12 +17,12 @@ from tacit.errors import BadInput
 from tacit_sim.attacks.table import ATTACKS
 from tacit_sim.bench.table import machine
 
-__all__ = ["Line", "Report", "attack"]
+__all__ = ["NO_COUNTERPART", "Line", "Report", "attack"]
 
 _SCHEMA = 1
 _WIDTHS = 20, 46, 66  # 136 columns
 _LINES = 2  # of an attack, where not every word is wanted
-_NO_COUNTERPART = {
+NO_COUNTERPART = {
     "clear-after-secure": "no counterpart: a node has no memory of what a run was",
     "roster-split": "no counterpart: no message is bound to the keys of all",
     "inbox-split": "no counterpart: nobody learns whom a node masked with",
@@ -67,8 +67,9 @@ class Report:
         own = f"Tacit refused {sum(line.refused for line in self.lines)} of {len(self.lines)}"
         known = [line.rival for line in self.lines if line.rival is not None]
         without = len(self.lines) - len(known)
+        rival = f"; Flower {sum(known)} of {len(known)}" if known else ""
         rest = f"; {without} without counterpart there" if without else ""
-        return f"{own}; Flower {sum(known)} of {len(known)}{rest}"
+        return f"{own}{rival}{rest}"
 
     def write(self, path: Path) -> None:
         """The same as JSON, words in full. Raises BadInput where `path` can not be written."""
@@ -116,7 +117,7 @@ def _line(name: str) -> Line:
 
     own = ATTACKS[name]()
     if name not in RIVALS:
-        return Line(name, own.refused, own.what, None, _NO_COUNTERPART[name])
+        return Line(name, own.refused, own.what, None, NO_COUNTERPART[name])
     rival = RIVALS[name]()
     return Line(name, own.refused, own.what, not rival.succeeded, rival.what)
 
