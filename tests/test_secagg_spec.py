@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tacit.secagg import constants
+from tacit.secagg import constants, graph
 from tacit.secagg.abort import Reason, Stage
 from tacit.secagg.graph import default_threshold, edge_chance
 from tacit.secagg.keys import Digest, PublicKey, Secret, Signature
@@ -23,6 +23,7 @@ from tacit.secagg.messages import (
     Agreement,
     Envelopes,
     Inbox,
+    Presence,
     Quorum,
     Reveal,
     Roster,
@@ -51,12 +52,13 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_the_excerpts_are_many():
-    assert len(EXCERPTS) == SPEC.count("```python") == 19
+    assert len(EXCERPTS) == SPEC.count("```python") == 21
     named = {(module, name) for module, name, _ in EXCERPTS}
-    assert len(named) == 19
+    assert len(named) == 21
     bindings = importlib.import_module("tacit.secagg.bindings").__all__
     assert {("bindings", name) for name in bindings} <= named
-    assert {("run", "aggregate"), ("client", "mask"), ("checks", "check_company"), ("labels", "label")} <= named
+    assert {("checks", "check_company"), ("checks", "check_presences"), ("labels", "label")} <= named
+    assert {("run", "aggregate"), ("client", "mask")} <= named
 
 
 @pytest.mark.parametrize(("module", "name", "shown"), EXCERPTS, ids=[f"{m}.{n}" for m, n, _ in EXCERPTS])
@@ -71,14 +73,14 @@ def test_an_excerpt_is_the_code(module, name, shown):
 def test_every_constant_stands_in_the_table_with_its_value():
     table = {name.strip("`"): _value(value) for name, value, _ in rows("## Constants")}
     assert table == {name: getattr(constants, name) for name in constants.__all__}
-    assert len(table) == 14
+    assert len(table) == 15
 
 
 def _value(text: str) -> int | tuple[int, ...]:
-    """A number, a power and a number, or a pair."""
+    """A number, a power and a number more or less, or a pair."""
     if text[0] == "(":
         return tuple(map(int, text.strip("()").split(", ")))
-    power, _, rest = text.partition(" + ")
+    power, _, rest = text.replace(" - ", " + -").partition(" + ")
     base, _, exponent = power.partition("**")
     return int(int(base) ** int(exponent or 1)) + int(rest or 0)
 
@@ -102,7 +104,7 @@ def test_the_stages_of_a_reason_are_those_of_the_vectors():
     folder = ROOT / "tests" / "vectors"
     cases = json.loads((folder / "hostile.json").read_text())["cases"]
     cases += json.loads((folder / "rejected.json").read_text())["server"]
-    assert len(cases) == 86
+    assert len(cases) == 97
     for case in cases:
         assert case["stage"] in table[case["reason"]], case["name"]
 
@@ -127,7 +129,7 @@ def test_every_usage_of_a_label_stands_in_the_table_with_its_parts():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "label"
     ]
-    assert len(calls) == len(table) == 9
+    assert len(calls) == len(table) == 10
     for call in calls:
         usage = ast.literal_eval(call.args[0])
         assert len(call.args) - 1 == len(table[usage]), usage
@@ -168,7 +170,8 @@ MESSAGES: list[tuple[Any, dict[str, int]]] = [
     (Roster((ADVERT, ADVERT, ADVERT)), {"u": 3}),
     (Envelopes(0, CONTEXT, ((1, bytes(82)), (2, bytes(82)))), {"k": 2}),
     (Inbox((0, 1, 2, 3, 4), ((1, bytes(82)), (3, bytes(82)))), {"u": 5, "k": 2}),
-    (Survivors((0, 1, 2, 4)), {"u": 4}),
+    (Presence(0, SIGNED), {}),
+    (Survivors(tuple(Presence(i, SIGNED) for i in (0, 1, 2, 4))), {"u": 4}),
     (Agreement(0, SIGNED), {}),
     (Quorum((Agreement(0, SIGNED), Agreement(1, SIGNED))), {"u": 2}),
     (Reveal(0, ((0, Secret(bytes(33))), (1, Secret(bytes(33))), (2, Secret(bytes(33))))), {"k": 3}),
@@ -194,8 +197,8 @@ def _laid_out(table: list[list[str]], counts: dict[str, int]) -> int:
 
 def test_every_kind_of_message_has_a_table():
     kinds = {message.KIND for message, _ in MESSAGES}
-    assert kinds == set(range(1, 9))
-    assert len(re.findall(r"^Kind \d, stage", SPEC, re.MULTILINE)) == 8
+    assert kinds == set(range(1, 10))
+    assert len(re.findall(r"^Kind \d, stage", SPEC, re.MULTILINE)) == 9
 
 
 def test_a_round_is_as_long_as_its_table():
@@ -215,6 +218,25 @@ def test_the_graphs_in_the_table_are_those_of_the_code():
         assert mean == round((n - 1) * edges / constants.EDGE_UNIT, 1)
 
 
+def test_the_part_h_is_as_stated_and_more_edges_keep_the_bound():
+    said = re.search(r"h is (\d+) at (\d+) partners, (\d+) at (\d+), (\d+) at (\d+)\.", SPEC.replace("\n", " "))
+    assert said is not None
+    budget = 2.0 ** -(constants.FAILURE_BITS + constants.GRIND_BITS)
+    for part, n in zip(*[map(int, said.groups())] * 2, strict=True):
+        least = edge_chance(n, threshold=default_threshold(n))
+        right = [h for h in graph._PARTS if _loss(n, edges=least, part=h) <= budget]
+        assert min(right) == part, n
+    for n in (65, 100, 150):
+        least = edge_chance(n, threshold=default_threshold(n))
+        kept = [min(_loss(n, edges=e, part=h) for h in graph._PARTS) <= budget for e in range(least - 1, 256)]
+        assert kept == [False] + [True] * (256 - least), n
+
+
+def _loss(n: int, *, edges: int, part: int) -> float:
+    chance = edges / constants.EDGE_UNIT
+    return graph._exposed(n, chance, part) + graph._split(n, default_threshold(n), chance, part)
+
+
 def test_the_vectors_that_are_named_are_there():
     table = [name.strip("`") for name, _ in rows("## Vectors")]
     assert sorted(table) == sorted(path.name for path in (ROOT / "tests" / "vectors").glob("*.json"))
@@ -227,6 +249,7 @@ def test_the_vectors_that_are_named_are_there():
 
 def test_files_and_tests_that_are_named_are_there():
     named = set(re.findall(r"`((?:tests|common)/[\w/]+\.py)`", SPEC))
-    assert named >= {"tests/test_secagg_spec.py", "tests/common/test_secagg_twin.py", "tests/vectors/generate.py"}
+    twin, shown = (f"tests/common/test_secagg_{name}.py" for name in ("twin", "shown"))
+    assert named >= {"tests/test_secagg_spec.py", twin, shown, "tests/vectors/generate.py"}
     for name in named:
         assert (ROOT / name).is_file(), name

@@ -91,8 +91,9 @@ def edge_chance(n: int, *, threshold: int) -> int:
 
     Guarantee: let fewer than n/3 partners collude with a server that names the drop-outs down to the threshold after
     it has seen the graph, and that may try 2^48 graphs (`GRIND_BITS`). Then, but for a chance of 2^-40: (1) no honest
-    partner has enough colluding holders to rebuild a secret of its own; (2) the honest survivors are in one piece, so
-    the server learns the sum of all of them. Both are union bounds over binomial degrees: `_exposed`, `_split`.
+    partner has enough colluding holders to rebuild a secret of its own; (2) the honest survivors are in one piece,
+    but for a few who never signed, so the server learns one sum, of all in that piece (spec, theorem). Both are union
+    bounds over binomial degrees: `_exposed`, `_split`.
     """
     if n <= DENSE or threshold < default_threshold(n):
         return EDGE_UNIT
@@ -128,7 +129,7 @@ def _split(n: int, threshold: int, chance: float, part: int) -> float:
     """Bounds the chance that some two sets of honest partners, `part` each at least, have no edge between them.
 
     They are the honest survivors, at least threshold less colluders; each has at least `part` members, since every
-    survivor insists on enough live holders (see `_exposed`).
+    survivor that signs insists on enough live holders (see `_exposed`), and a seed takes as many to rebuild.
     """
     colluding = (n - 1) // COLLUDERS
     honest = n - colluding
