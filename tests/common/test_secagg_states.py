@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, is_dataclass
 from itertools import product
 from typing import get_args
 
 import pytest
 from cohort import REQUEST, Coins, Drive, aborts, make_round
 
-from tacit.secagg import client
+from tacit.secagg import client, messages, server, states
+from tacit.secagg import round as rounds
 from tacit.secagg.abort import Reason, Stage
-from tacit.secagg.states import Advertised, Agreed, Done, Masked, Opened, Shared, State
+from tacit.secagg.states import Advertised, Agreed, Done, Masked, Opened, Session, Shared, State
 
 OWN = {
     "share": (Advertised, Stage.SHARE),
@@ -81,6 +82,15 @@ def test_states_do_not_change(honest):
         for name in [field.name for field in fields(state)] or ["anything"]:
             with pytest.raises(FrozenInstanceError):
                 setattr(state, name, None)
+
+
+def test_every_record_is_frozen_and_those_with_secrets_are_not_printed():
+    found = {cls for module in (messages, rounds, server, states) for cls in vars(module).values() if is_dataclass(cls)}
+    assert len(found) == 28
+    assert all(cls.__dataclass_params__.frozen for cls in found)
+    bare = {cls.__name__ for cls in found if not cls.__dataclass_params__.repr}
+    records = {"Confirmed", "Gathering", "Listed", "MaskedVector", "Party", "Reveal", "Sum"}
+    assert bare == {cls.__name__ for cls in (Advertised, Agreed, Masked, Opened, Session, Shared)} | records
 
 
 def test_own_secrets_are_gone_once_masked():
