@@ -124,6 +124,7 @@ def _serve(
     """
     name, standing = desk.name(context), desk.recall(context)
     after = standing.left()
+    desk.keep(context, after)  # taken: a second message meanwhile finds no round at hand, and signs nothing
     try:
         after, parcel = work(to_parcel(message.content), standing)
     except (Abort, BadInput) as error:
