@@ -130,6 +130,7 @@ def test_every_row_has_every_column_and_says_what_it_holds():
     assert 1 < table.rows[4]["found"] < 1.7  # five messages of a tiny round
     assert table.rows[5]["found"] > 2
     assert list(table.rows[6]["parts"]) == STEPS
+    assert table.rows[7]["holds"] == "partial: seeds rebuilt 1 of 5, private masks 1 of 5, mean 1 of 1"
     assert table.rows[9]["holds"].startswith("partial: seeds rebuilt 1 of 4, mask keys rebuilt 1 of 1, ")
     assert table.text().count("\n") > len(table.rows)
 

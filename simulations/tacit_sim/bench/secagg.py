@@ -83,7 +83,8 @@ _RIVAL_AIMS: dict[tuple[str, str], float] = {
 """What Flower's number over Tacit's should be at least."""
 
 _NOTES = (
-    "time: processor seconds, all threads; of a client, all that it computes in a round, Flower's in turn with ours;",
+    "time: processor seconds, all threads; of a client, all that it computes in a round, Flower's in turn with ours; "
+    "numpy's linear algebra may take more threads than it needs, see OPENBLAS_NUM_THREADS;",
     "mask: from the shares' arrival to the packed vector (ours: open, quantise, request, mask, pack; Flower's: mask);",
     "Flower's client has as many peers as ours and the same threshold; with 200 peers or more it runs once;",
     "peers of one client and the server: real keys, signatures and seals, made outside the clock;",
