@@ -32,7 +32,7 @@ class Ring:
         partners: whose sum must not wrap.
 
     Raises:
-        BadInput: a norm so large that with a step of `COARSEST` or finer the sum could wrap.
+        BadInput: no partners; a norm so large that with a step of `COARSEST` or finer the sum could wrap.
 
     Guarantee: the sum of `partners` encoded updates never wraps. Proof: `bound` = floor((2^31 - 1) / partners); each
     entry of an encoded update lies from -bound to bound by its last operation, a clamp to that range; so a sum of
@@ -44,6 +44,8 @@ class Ring:
     partners: int
 
     def __post_init__(self) -> None:
+        if self.partners < 1:
+            raise BadInput(f"expected a cohort of at least 1, found {self.partners}", hint="check the server's version")
         most = COARSEST * self.bound
         if not self.norm <= most:
             raise BadInput(

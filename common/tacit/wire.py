@@ -173,10 +173,12 @@ class Hello:
     @classmethod
     def unpack(cls, parcel: Parcel) -> Hello:
         parcel.only(arrays={"identity"}, scalars={"kind", "name"})
-        identity = parcel.bytes("identity")
+        name, identity = parcel.text("name"), parcel.bytes("identity")
+        if not name or not name.isprintable():  # else one such name would spoil every round's cohort
+            raise _unfit("a printable name", "another")
         if len(identity) != KEY:
             raise _unfit(f"an identity key of {KEY} bytes", str(len(identity)))
-        return cls(parcel.text("name"), PublicKey(identity))
+        return cls(name, PublicKey(identity))
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,12 @@ def test_a_norm_whose_grid_would_be_too_coarse_is_refused_with_both_numbers(part
         assert f"{most:g}" in caught.value.hint
 
 
+@pytest.mark.parametrize("partners", [0, -1])
+def test_a_cohort_of_nobody_is_refused(partners):
+    with pytest.raises(BadInput, match=rf"^expected a cohort of at least 1, found {partners}$"):
+        Ring(norm=1.0, partners=partners)
+
+
 @pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1])
 def test_a_long_update_is_shrunk_to_the_norm_whatever_its_length(length):
     update = np.random.default_rng(0).normal(size=length).astype(np.float32)

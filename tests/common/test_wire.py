@@ -51,7 +51,7 @@ def _equal(one: Any, other: Any) -> bool:
 @given(NAMES, KEYS, VECTORS, EVENTS, st.binary(max_size=50))
 def test_what_a_partner_says_unpacks_to_the_same(name, key, vector, events, body):
     messages = (
-        Hello(name, key),
+        Hello(f"p{len(name)} ü", key),
         Letter(name, body),
         Refusal(name, name[::-1]),
         Update(name, vector, events),
@@ -156,6 +156,11 @@ def test_an_array_of_another_kind_is_refused(message):
         for wrong in (array.astype(other), array.astype(np.float64), array.reshape(1, -1), np.array(1, array.dtype)):
             _refused(message.unpack, Parcel({**parcel.arrays, name: wrong}, parcel.scalars))
     assert tried == len(parcel.arrays)
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\0", "\u202e", "a\u2028"])
+def test_a_name_that_can_not_stand_in_a_log_is_refused(name):
+    _refused(Hello.unpack, Hello(name, PublicKey(bytes(32))).pack())
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from real import Partners
 from scripted import D, Script
 
 from tacit.errors import JobFailed
@@ -20,7 +22,7 @@ def run(make_job, monkeypatch):
     monkeypatch.setattr(rounds, "_GREETING_TIMEOUT", 1.0)
 
     def go(
-        script: Script,
+        script: Script | Partners,
         *overrides: str,
         partners: int = 3,
         state: RunState | None = None,
@@ -38,3 +40,17 @@ def run(make_job, monkeypatch):
             raise
 
     return go
+
+
+@pytest.fixture
+def make_partners(tmp_path, monkeypatch) -> Callable[..., Partners]:
+    """Makes partners with the real client code, whose encoded updates are noted."""
+    made: list[Partners] = []
+
+    def make(**changes: Any) -> Partners:
+        partners = Partners(ledger=tmp_path / f"ledger-{len(made)}.db", **changes)
+        partners.record(monkeypatch)
+        made.append(partners)
+        return partners
+
+    return make

@@ -71,8 +71,9 @@ def test_the_history_counts_partners_whose_update_was_clipped(run):
     assert state.history[0]["partner_seconds"] == pytest.approx(0.3)
 
 
-def test_who_does_not_say_its_name_is_not_there(run):
-    script = Script(hello=lambda name: Refusal(name, "x") if name == "p1" else hello(name))
+@pytest.mark.parametrize("said", [Refusal("p1", "x"), hello("p1\nround 2"), hello("")], ids=["no", "line", "empty"])
+def test_who_does_not_say_its_name_is_not_there(run, said):
+    script = Script(hello=lambda name: said if name == "p1" else hello(name))
     state, _ = run(script, partners=4)
     assert {name for _, name in script.asked} == {"p0", "p2", "p3"}
     assert len(state.history) == 2
