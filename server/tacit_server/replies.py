@@ -37,6 +37,7 @@ class Replies:
         needed: replies without which it is.
         reason: why it is, where that is more than too few replies.
         counted: partners in the mean.
+        stayed: partners who answered the last stage of secure aggregation that was reached.
         events: what each partner has released in this run, as it said.
         refusals: why a partner declined.
         failures: why an answer counts for nothing.
@@ -50,6 +51,7 @@ class Replies:
     deltas: list[NDArray[np.floating]] | None = None
     reason: str | None = None
     counted: set[str] = field(default_factory=set)
+    stayed: set[str] = field(default_factory=set)
     events: dict[str, tuple[Event, ...]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -57,6 +59,10 @@ class Replies:
     seconds_training: float = 0.0
     seconds_adding: float = 0.0
     seconds_secagg: float = 0.0
+
+    def lost(self, cohort: Iterable[str]) -> list[str]:
+        """Those of `cohort` who dropped out: not those who refused, nor those whom an abandoned round left waiting."""
+        return sorted(set(cohort) - self.counted - (self.stayed - set(self.failures)) - set(self.refusals))
 
     def settle(self, total: MaskedVector, ask: Ask) -> None:
         """Take the sum over the partners counted."""

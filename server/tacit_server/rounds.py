@@ -109,7 +109,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
         "needed": replies.needed,
         "answered": len(replies.counted),
         "clipped": replies.clipped,
-        "dropouts": sorted({partner.name for partner in cohort.values()} - replies.counted - set(replies.refusals)),
+        "dropouts": replies.lost(partner.name for partner in cohort.values()),
         "failures": replies.failures,
         "refusals": replies.refusals,
         "test": _json(test),

@@ -128,6 +128,7 @@ def _letters(
 
     named = {new.members[i].name: parcel for i, parcel in parcels.items()}
     replies.read(cohort.send(named, kind, False), take)
+    replies.stayed = {new.members[i].name for i in found}
     return found
 
 
@@ -156,6 +157,7 @@ def _gather(
 
     parcels = {new.members[i].name: replace(ask, inbox=inbox).pack() for i, inbox in inboxes.items()}
     replies.read(cohort.send(parcels, TRAIN if new.purpose == "train" else EVALUATE, True), take)
+    replies.stayed = {new.members[i].name for i in gathering.survivors}
 
 
 def _note(replies: Replies, new: Round, rejected: Mapping[int, Abort]) -> None:

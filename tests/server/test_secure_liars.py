@@ -104,7 +104,7 @@ def test_a_wrong_share_stops_the_round_and_takes_nothing_off(run, make_partners)
     partners = make_partners(meddle=_liar(UNMASK, _changed))
     state, saved = run(partners, SECURE, partners=4)
     line = state.history[0]
-    assert (line["status"], line["answered"]) == ("abandoned", 0)
+    assert (line["status"], line["answered"], line["dropouts"]) == ("abandoned", 0, [])
     assert "stage unmask: expected the secret that p" in line["reason"]
     assert not saved[0].vector.any()
     assert (state.history[1]["status"], state.history[1]["reason"]) == ("done", None)

@@ -107,6 +107,7 @@ def test_under_the_threshold_a_round_is_abandoned_and_the_next_goes_on_with_fres
     stage = {TRAIN: "mask"}.get(kind, kind.removeprefix("query."))
     assert first["reason"] == f"secure aggregation, stage {stage}: expected at least 3 partners, found 2"
     assert first["failures"] == {"p1": "RuntimeError: gone", "p2": "RuntimeError: gone"}
+    assert first["dropouts"] == ["p1", "p2"]  # the others waited in vain
     assert (saved[0].failed, saved[0].vector.any()) == (1, False)
     assert (second["status"], second["reason"], saved[1].failed) == ("done", None, 0)
     expected = mean(partners, "2.1.train", ["p0", "p1", "p2", "p3"], cohort=4)
@@ -247,6 +248,7 @@ def test_fifty_rounds_with_drop_outs_at_every_stage_are_exact_or_abandoned(run, 
             vector = (vector + mean(partners, f"{line['round']}.1.train", survivors, cohort=10)).astype(np.float32)
         else:
             assert line["answered"] == 0
+            assert 4 <= len(line["dropouts"]) <= 10
             assert ": expected at least 7 partners, found " in line["reason"]
         assert after.vector.tobytes() == vector.tobytes()
     assert ended["done"] + ended["abandoned"] == 50

@@ -77,6 +77,13 @@ def test_a_partner_serves_its_own_job_only(make_job, tmp_path):
         federation._site(spec, None, make_job("training.rounds=9"))
 
 
+def test_a_grid_too_coarse_for_the_cohort_is_refused_before_anything_begins(make_job, tmp_path):
+    overrides = "simulation.partners=9", "aggregation.max_update_norm=1e5"
+    with pytest.raises(BadInput, match=r"max_update_norm of at most 58254\.2 for 9 partners, found 100000"):
+        _prepare(make_job(*overrides), tmp_path)
+    _prepare(make_job(*overrides, "aggregation.cohort=5"), tmp_path)
+
+
 def test_vanished_partners_leave_a_round_done_and_their_cost_counted(make_job, tmp_path):
     out = tmp_path / "out"
     job = make_job(
@@ -104,9 +111,48 @@ def test_vanished_partners_leave_a_round_done_and_their_cost_counted(make_job, t
     }
 
 
-def test_an_abandoned_round_leaves_the_model_and_keeps_the_cost(make_job, tmp_path):
+def test_secure_rounds_lose_partners_at_any_stage_and_count_what_was_spent(make_job, tmp_path):
     out = tmp_path / "out"
-    job = make_job("simulation.dropout=0.9", "training.rounds=3", "simulation.seed=1")
+    job = make_job(
+        "aggregation.secure=true",
+        "simulation.partners=5",
+        "simulation.dropout=0.25",
+        "simulation.seed=3",
+        "training.rounds=8",
+        "training.max_failed_rounds=8",
+        "evaluation.every=8",
+    )
+    found = _simulate(job, out)
+    ended: Counter[str] = Counter()
+    for line in _history(out):
+        ended[line["status"]] += 1
+        assert (line["needed"], line["refusals"]) == (4, {})
+        assert set(line["failures"].values()) <= {"vanished"}
+        assert set(line["dropouts"]) <= set(line["failures"])
+        if line["status"] == "done":
+            assert line["answered"] + len(line["dropouts"]) == 5
+            assert line["answered"] >= 4
+        else:
+            assert line["answered"] == 0
+            assert "expected at least 4 partners, found " in line["reason"]
+            assert len(line["failures"]) >= 2
+    assert min(ended["done"], ended["abandoned"]) >= 2
+    assert found["rounds_completed"] == ended["done"]
+    assert found["aggregation"]["threshold"] == 4
+    assert found["timing"]["secagg_s"] > 0
+    spent = _spent(out)
+    assert 0 < spent.total() < 5 * 8
+    for name, of in found["privacy"]["events_by_partner"].items():
+        assert sum(event["steps"] for event in of) == 2 * spent[name]
+
+
+@pytest.mark.parametrize("secure", ["true", "false"])
+def test_an_abandoned_round_leaves_the_model_and_keeps_the_cost(make_job, tmp_path, secure):
+    out = tmp_path / "out"
+    seed = {"true": 4, "false": 1}[secure]  # of which somebody works before it vanishes
+    job = make_job(
+        "simulation.dropout=0.9", "training.rounds=3", f"simulation.seed={seed}", f"aggregation.secure={secure}"
+    )
     found = _simulate(job, out)
     assert [line["status"] for line in _history(out)] == ["abandoned"] * 3
     network = build_network(_prepare(job, tmp_path))
@@ -162,9 +208,10 @@ def test_the_best_model_is_kept_beside_the_last(make_job, tmp_path):
     assert any(not np.array_equal(one[name], last[name]) for name in one)
 
 
-def test_an_interrupted_run_goes_on_and_counts_both_attempts(make_job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("secure", ["true", "false"])
+def test_an_interrupted_run_goes_on_and_counts_both_attempts(make_job, tmp_path, monkeypatch, secure):
     """Guarantee: a round tried twice is charged twice, and both charges are in the run's epsilon."""
-    out, job, answers = tmp_path / "out", make_job("training.rounds=4"), []
+    out, job, answers = tmp_path / "out", make_job("training.rounds=4", f"aggregation.secure={secure}"), []
     real = InlineGrid._answer
 
     def answer(grid: InlineGrid, message: Any) -> Any:
