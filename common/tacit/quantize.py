@@ -104,7 +104,7 @@ def _shrink(update: NDArray[np.float32], *, norm: float) -> float:
     squares = 0.0
     for start in range(0, len(update), _BLOCK):
         part = update[start : start + _BLOCK].astype(np.float64)
-        squares += float(part @ part)
+        squares += float(np.square(part, out=part).sum())  # a product of vectors would start the threads of a BLAS
     if not np.isfinite(squares):
         raise BadInput("expected an update of finite numbers, found NaN or infinity", hint="lower the learning rate")
     length = float(np.sqrt(squares))

@@ -28,7 +28,7 @@ from tacit.secagg.bindings import (
 from tacit.secagg.checks import check_adverts, check_company, check_holders, check_list, check_presences, check_round
 from tacit.secagg.constants import KEY, SHARE
 from tacit.secagg.graph import Graph
-from tacit.secagg.keys import Digest, PublicKey, Secret, agree, derive, open_sealed, public_of, seal, sign, verifies
+from tacit.secagg.keys import Digest, Exchange, PublicKey, Secret, derive, open_sealed, public_of, seal, sign, verifies
 from tacit.secagg.messages import (
     Advert,
     Agreement,
@@ -84,7 +84,8 @@ def share(state: State | None, data: bytes, *, random: Random) -> tuple[Shared, 
     check_holders(session.neighbours, session.adverts, needed=needed, stage=Stage.SHARE)
     holders = [j + 1 for j in (*session.neighbours, state.me)]  # the value at 0 is the secret itself
     seeds, keys = (split(s, threshold=needed, holders=holders, random=random) for s in (seed, state.mask_key))
-    sealed = tuple((j, _seal(session, j, Secret(seeds[j + 1] + keys[j + 1]))) for j in session.neighbours)
+    mine = Exchange(state.share_key)
+    sealed = tuple((j, _seal(session, mine, j, Secret(seeds[j + 1] + keys[j + 1]))) for j in session.neighbours)
     envelopes = Envelopes(state.me, commitment(seed, session=session.digest, owner=state.me), sealed)
     kept = seeds[state.me + 1], keys[state.me + 1]
     return Shared(session, seed, kept), encode(envelopes, context=state.round.context)
@@ -107,7 +108,8 @@ def open_shares(state: State | None, data: bytes) -> Opened:
     check_holders(session.neighbours, present, needed=session.graph.needed(begun.me), stage=stage)
     if [sender for sender, _ in inbox.sealed] != [j for j in session.neighbours if j in present]:
         raise Abort(stage, Reason.SHARE, "expected one share of every neighbour, found some missing or left over")
-    held = {sender: _open(session, sender, sealed) for sender, sealed in inbox.sealed}
+    mine = Exchange(begun.share_key)
+    held = {sender: _open(session, mine, sender, sealed) for sender, sealed in inbox.sealed}
     return Opened(state, {**held, begun.me: state.kept}, present)
 
 
@@ -130,10 +132,11 @@ def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> tuple
     channels = vector.channels()
     for name, values in channels:
         add_mask(values, seed_key(state.shared.seed, session=session.digest, owner=begun.me, channel=name), sign=1)
+    mine = Exchange(begun.mask_key)
     for j in session.neighbours:
         if j not in state.present:
             continue
-        secret = _agree(begun.mask_key, session.adverts[j].mask_key, name=begun.round.members[j].name, stage=Stage.MASK)
+        secret = _agree(mine, session.adverts[j].mask_key, name=begun.round.members[j].name, stage=Stage.MASK)
         for name, values in channels:
             key = pair_key(secret, session=session.digest, request=request, pair=(begun.me, j), channel=name)
             add_mask(values, key, sign=1 if begun.me < j else -1)
@@ -213,28 +216,28 @@ def _begin_session(state: Advertised, data: bytes) -> Session:
     return Session(state, adverts, digest, graph, tuple(graph.neighbours(state.me)))
 
 
-def _seal(session: Session, receiver: int, plain: Secret) -> bytes:
+def _seal(session: Session, mine: Exchange, receiver: int, plain: Secret) -> bytes:
     address = share_address(session.digest, sender=session.begun.me, receiver=receiver)
-    return seal(_envelope_key(session, receiver, address, stage=Stage.SHARE), plain, bound=address)
+    return seal(_envelope_key(session, mine, receiver, address, stage=Stage.SHARE), plain, bound=address)
 
 
-def _open(session: Session, sender: int, sealed: bytes) -> tuple[Secret, Secret]:
+def _open(session: Session, mine: Exchange, sender: int, sealed: bytes) -> tuple[Secret, Secret]:
     address = share_address(session.digest, sender=sender, receiver=session.begun.me)
-    plain = open_sealed(_envelope_key(session, sender, address, stage=Stage.MASK), sealed, bound=address)
+    plain = open_sealed(_envelope_key(session, mine, sender, address, stage=Stage.MASK), sealed, bound=address)
     if plain is None:
         name = session.begun.round.members[sender].name
         raise Abort(Stage.MASK, Reason.SHARE, f"expected a share from {name} that opens, found one that does not")
     return Secret(plain[:SHARE]), Secret(plain[SHARE:])
 
 
-def _envelope_key(session: Session, peer: int, address: bytes, *, stage: Stage) -> Secret:
+def _envelope_key(session: Session, mine: Exchange, peer: int, address: bytes, *, stage: Stage) -> Secret:
     name = session.begun.round.members[peer].name
-    return derive(_agree(session.begun.share_key, session.adverts[peer].share_key, name=name, stage=stage), address)
+    return derive(_agree(mine, session.adverts[peer].share_key, name=name, stage=stage), address)
 
 
-def _agree(key: Secret, peer: PublicKey, *, name: str, stage: Stage) -> Secret:
+def _agree(mine: Exchange, peer: PublicKey, *, name: str, stage: Stage) -> Secret:
     try:
-        return agree(key, peer)
+        return mine.agree(peer)
     except ValueError:
         found = f"expected a key of {name} that gives a secret, found one that does not"
         raise Abort(stage, Reason.KEY, found) from None

@@ -16,6 +16,7 @@ from tacit.secagg.constants import KEY
 
 __all__ = [
     "Digest",
+    "Exchange",
     "PublicKey",
     "Secret",
     "Signature",
@@ -82,13 +83,24 @@ def public_of(key: Secret) -> PublicKey:
     return PublicKey(X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw())
 
 
+class Exchange:
+    """An X25519 key made ready to agree with many peers, which costs as much as agreeing with one."""
+
+    def __init__(self, key: Secret) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(key)
+
+    def agree(self, peer: PublicKey) -> Secret:
+        """The secret with `peer` (RFC 7748). Raises ValueError where it would be all zero, whoever else knew it."""
+        return Secret(self._key.exchange(X25519PublicKey.from_public_bytes(peer)))
+
+
 def agree(key: Secret, peer: PublicKey) -> Secret:
-    """The X25519 secret with `peer` (RFC 7748). Raises ValueError where it would be all zero, whoever else knew it."""
-    return Secret(X25519PrivateKey.from_private_bytes(key).exchange(X25519PublicKey.from_public_bytes(peer)))
+    """The X25519 secret of one pair. Raises ValueError as `Exchange.agree`."""
+    return Exchange(key).agree(peer)
 
 
 def is_usable(peer: PublicKey) -> bool:
-    """Whether `agree` with `peer` gives a secret: false for the points of small order (RFC 7748, section 6.1)."""
+    """Whether agreeing with `peer` gives a secret: false for the points of small order (RFC 7748, section 6.1)."""
     try:
         agree(_ANY_KEY, peer)
     except ValueError:

@@ -34,9 +34,11 @@ def add_mask(vector: NDArray[Any], key: Secret, *, sign: int) -> None:
     included; to whoever lacks the key the sum is as random as AES-256.
     """
     # The counter starts at zero: every key is made for one session, pair and channel, so no block is used twice.
+    if not len(vector):
+        return
     cipher = Cipher(algorithms.AES256(key), modes.CTR(_START)).encryptor()
     add = np.add if sign == 1 else np.subtract
-    block = bytearray(_BLOCK)
+    block = bytearray(min(_BLOCK, vector.nbytes))
     words = np.frombuffer(block, dtype=vector.dtype.newbyteorder("<"))
     for start in range(0, len(vector), len(words)):
         part = vector[start : start + len(words)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.bindings import advert_text, agreement_text, commitment, pair_key, presence_text, seed_key, session_of
 from tacit.secagg.graph import Graph
-from tacit.secagg.keys import Digest, Secret, agree, is_usable, public_of, verifies
+from tacit.secagg.keys import Digest, Exchange, Secret, is_usable, public_of, verifies
 from tacit.secagg.messages import (
     Advert,
     Agreement,
@@ -281,10 +281,11 @@ def _take_off_seed(gathered: Gathering, owner: int, seed: Secret) -> None:
 def _take_off_pairs(gathered: Gathering, owner: int, key: Secret) -> None:
     """Survivors added what they share with `owner`, who vanished before adding its part."""
     admitted = gathered.admitted
+    exchange = Exchange(key)
     for j in admitted.graph.neighbours(owner):
         if j not in gathered.survivors:
             continue
-        secret = agree(key, admitted.adverts[j].mask_key)
+        secret = exchange.agree(admitted.adverts[j].mask_key)
         for name, values in gathered.total.channels():
             mask = pair_key(secret, session=admitted.session, request=gathered.request, pair=(owner, j), channel=name)
             add_mask(values, mask, sign=-1 if j < owner else 1)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 
+import numpy as np
+
 from tacit.secagg.constants import KEY, PRIME, SHARE
 from tacit.secagg.keys import Secret
 
@@ -64,9 +66,11 @@ def combine(shares: Mapping[int, bytes]) -> Secret:
     Raises:
         ValueError: no share, or shares that belong to no 32-byte secret.
     """
-    weights = _weights(tuple(shares))
-    found = sum(w * int.from_bytes(share, "big") for w, share in zip(weights, shares.values(), strict=True)) % PRIME
-    if not shares or found >> (8 * KEY) or max(shares.values()) >= PRIME.to_bytes(SHARE, "big"):
+    found = -1
+    if shares and max(shares.values()) < PRIME.to_bytes(SHARE, "big"):  # each in its one spelling
+        weights = zip(_weights(tuple(shares)), shares.values(), strict=True)
+        found = sum(weight * int.from_bytes(share, "big") for weight, share in weights) % PRIME
+    if not 0 <= found < 1 << (8 * KEY):
         raise ValueError("expected shares of one secret, found others")
     return Secret(found.to_bytes(KEY, "big"))
 
@@ -75,14 +79,27 @@ def combine(shares: Mapping[int, bytes]) -> Secret:
 def _weights(holders: tuple[int, ...]) -> tuple[int, ...]:
     """Lagrange's weights at 0: the product over the other holders y of y / (y - x)."""
     # All denominators are inverted at once (Montgomery, Math. Comp. 48, 1987): one inverse, three products each.
-    denominators = [x * prod(y - x for y in holders if y != x) for x in holders]
-    everything = prod(holders)
+    everything, denominators = prod(holders) % PRIME, _denominators(holders)
     before = [1]
     for denominator in denominators:
         before.append(before[-1] * denominator % PRIME)
-    inverse = pow(before[-1], -1, PRIME)
+    inverse = everything * pow(before[-1], -1, PRIME) % PRIME
     weights = []
     for i in reversed(range(len(holders))):
-        weights.append(everything * inverse * before[i] % PRIME)
+        weights.append(inverse * before[i] % PRIME)
         inverse = inverse * denominators[i] % PRIME
     return tuple(reversed(weights))
+
+
+def _denominators(holders: tuple[int, ...]) -> list[int]:
+    """For every holder x: x times the product over the other holders y of (y - x).
+
+    The differences are small, so as many as fit are multiplied in machine words before Python's integers take over.
+    """
+    xs = np.array(holders, dtype=np.int64)
+    factors = xs[None, :] - xs[:, None]
+    np.fill_diagonal(factors, xs)
+    together = max(1, 62 // max(holders).bit_length())
+    padded = np.pad(factors, ((0, 0), (0, -len(holders) % together)), constant_values=1)
+    words = padded.reshape(len(holders), -1, together).prod(axis=2)
+    return [prod(row) % PRIME for row in words.tolist()]
