@@ -67,11 +67,12 @@ class Admitted:
 
 @dataclass(frozen=True, repr=False)
 class Gathering:
-    """Within stage 2: the sum of what has come, which grows in place, and from whom, with what it signed."""
+    """Within stage 2: the sum of what has come, which grows in place, and from whom, with what it signed: `text`."""
 
     admitted: Admitted
     commitments: Mapping[int, Digest]
     request: Digest
+    text: bytes
     total: MaskedVector
     survivors: dict[int, Presence]
     rejected: dict[int, Abort]
@@ -162,7 +163,8 @@ def route(state: Admitted, replies: Replies, *, request: Digest) -> tuple[Gather
     inboxes = {i: encode(Inbox(present, tuple(box)), context=new.context) for i, box in boxes.items()}
     total = MaskedVector(np.zeros(new.update, dtype=np.uint32), np.zeros(new.counters, dtype=np.uint64))
     commitments = {i: envelopes.commitment for i, envelopes in found.items()}
-    return Gathering(state, commitments, request, total, {}, rejected), inboxes
+    text = presence_text(new, session=state.session, request=request, present=present)
+    return Gathering(state, commitments, request, text, total, {}, rejected), inboxes
 
 
 def gather(state: Gathering, sender: int, vector: MaskedVector, data: bytes) -> None:
@@ -180,9 +182,7 @@ def gather(state: Gathering, sender: int, vector: MaskedVector, data: bytes) -> 
     vector.check(update=new.update, counters=new.counters, stage=Stage.MASK)
     presence = decode(Presence, data, context=new.context)
     _check_sender(presence.sender, sender, Stage.MASK)
-    session, present = state.admitted.session, state.commitments.keys()
-    text = presence_text(new, session=session, request=state.request, present=present)
-    if not verifies(presence.signature, identity=new.members[sender].identity, message=text):
+    if not verifies(presence.signature, identity=new.members[sender].identity, message=state.text):
         raise Abort(Stage.MASK, Reason.SIGNATURE, "expected a signature over those who shared keys, found another")
     np.add(state.total.update, vector.update, out=state.total.update)
     np.add(state.total.counters, vector.counters, out=state.total.counters)
