@@ -33,9 +33,9 @@ def add_mask(vector: NDArray[Any], key: Secret, *, sign: int) -> None:
     Guarantee: entries are whole little-endian words of keystream, so a mask is uniform over the whole ring, top value
     included; to whoever lacks the key the sum is as random as AES-256.
     """
-    # The counter starts at zero: every key is made for one session, pair and channel, so no block is used twice.
     if not len(vector):
         return
+    # The counter starts at zero: every key is made for one session, pair and channel, so no block is used twice.
     cipher = Cipher(algorithms.AES256(key), modes.CTR(_START)).encryptor()
     add = np.add if sign == 1 else np.subtract
     block = bytearray(min(_BLOCK, vector.nbytes))
