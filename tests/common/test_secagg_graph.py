@@ -118,6 +118,25 @@ def test_large_cohorts_are_sparser():
         assert edge_chance(n, threshold=n) <= edge_chance(n, threshold=default_threshold(n))
 
 
+def test_the_chances_of_some_cohorts():
+    """As they stand in the specification of who may start a round: a partner refuses a lower one."""
+    chances = {
+        65: 249,
+        70: 247,
+        80: 243,
+        100: 237,
+        150: 219,
+        200: 204,
+        300: 179,
+        500: 150,
+        700: 127,
+        1000: 103,
+        2000: 67,
+    }
+    assert {n: edge_chance(n, threshold=default_threshold(n)) for n in chances} == chances
+    assert {n: edge_chance(n, threshold=n) for n in (65, 200, 500, 1000)} == {65: 249, 200: 204, 500: 146, 1000: 101}
+
+
 @pytest.mark.parametrize("n", [65, 66, 67, 100, 200])
 @pytest.mark.parametrize("more", [0, 9])
 def test_the_chance_is_the_least_that_holds(n, more):

@@ -21,8 +21,8 @@ from cohort import (
 
 from tacit.secagg import client
 from tacit.secagg.abort import Reason, Stage
-from tacit.secagg.bindings import advert_text
-from tacit.secagg.keys import PublicKey, Secret, Signature, public_of, sign
+from tacit.secagg.bindings import advert_text, share_address
+from tacit.secagg.keys import PublicKey, Secret, Signature, agree, derive, public_of, seal, sign
 from tacit.secagg.messages import (
     Advert,
     Inbox,
@@ -150,9 +150,9 @@ def test_keys_that_give_no_secret(honest, point):
     envelopes = {i: decode(client.Envelopes, data, context=NEW.context) for i, (_, data) in shared.items()}
     sealed = tuple((i, dict(e.sealed)[0]) for i, e in envelopes.items() if i != 0)
     # The colluder's share need not open: its seal is made by its own share key.
-    address = client.share_address(shared[0][0].session.digest, sender=1, receiver=0)
-    key = client.derive(client.agree(secret_key(77), _adverts(honest)[0].share_key), address)
-    theirs = (1, client.seal(key, bytes(66), bound=address))
+    address = share_address(shared[0][0].session.digest, sender=1, receiver=0)
+    key = derive(agree(secret_key(77), _adverts(honest)[0].share_key), address)
+    theirs = (1, seal(key, bytes(66), bound=address))
     inbox = encode(Inbox(tuple(range(N)), tuple(sorted([theirs, *sealed]))), context=NEW.context)
     opened = client.open_shares(shared[0][0], inbox)
     with aborts(Stage.MASK, Reason.KEY, match="a key of partner-001 that gives a secret"):
