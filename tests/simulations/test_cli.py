@@ -48,7 +48,11 @@ WRONG_JOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "no such model": (("task.model=oracle",), (), 'found "oracle" at task.model'),
     "no such option": (("task.options.depth=3",), (), "task.options.depth"),
     "krum under secure aggregation": (("aggregation.secure=true", "training.server_strategy=krum"), (), "found krum"),
-    "a secure cohort of two": (("aggregation.secure=true", "aggregation.min_cohort=2"), (), "found 2: of a sum of two"),
+    "a secure cohort of two": (
+        ("aggregation.secure=true", "aggregation.min_cohort=2"),
+        (),
+        "of at least 3 with aggregation.secure = true, found 2",
+    ),
     "mechanism client": (("privacy.mechanism=client",), (), "found client, which is not built yet"),
     "distributed noise": (("privacy.mechanism=distributed-dp-sgd",), (), "not built yet"),
     "absent device": (("simulation.device=cuda:99",), (), "cuda:99"),
