@@ -18,14 +18,11 @@ from tacit.secagg.round import Party, Purpose, Round, Seen
 from tacit.secagg.states import Opened, Shared, State
 from tacit.wire import Ask, Invite, Letter
 
-__all__ = ["COUNTERS", "LIFE", "Standing", "advertise", "approve", "cover", "enter", "share", "unmask"]
+__all__ = ["LIFE", "Standing", "advertise", "approve", "cover", "enter", "share", "unmask"]
 
 LIFE = 600.0
 """Seconds from stage 0 to stage 1 after which a partner has forgotten the round: the time that a server and its
 colluders have to look for a graph that suits them (`tacit.secagg.constants.GRIND_BITS`)."""
-
-COUNTERS = 3
-"""Counters of a round of training: weight, whether the update was clipped, milliseconds of training."""
 
 _MOST = 2**40  # of one counter: 2^16 partners' sum stays far from 2^64
 

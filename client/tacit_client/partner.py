@@ -12,9 +12,9 @@ from tacit.privacy.mechanism import plan, weight
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import Ask, Statement, Update
+from tacit.wire import TRAINING_COUNTERS, Ask, Statement, Update
 from tacit_client.ledger import Ledger, Release
-from tacit_client.masking import COUNTERS, Standing, cover, enter
+from tacit_client.masking import Standing, cover, enter
 from tacit_client.train import Shard, Trainer
 
 __all__ = ["Site", "judge", "state", "take_part"]
@@ -51,7 +51,7 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     drawn. Every attempt draws fresh noise and is charged anew. What is encoded leaves in this answer, masked where
     the job is secure, or never: it is kept nowhere.
     """
-    opened = enter(ask, standing, purpose="train", counters=COUNTERS)
+    opened = enter(ask, standing, purpose="train", counters=TRAINING_COUNTERS)
     job = ask.job
     ring = Ring(norm=job.aggregation.max_update_norm, partners=ask.cohort)
     mechanism, examples = plan(job, examples=len(site.train)), weight(job, examples=len(site.train))

@@ -32,6 +32,7 @@ __all__ = [
     "SHARE",
     "STATEMENT",
     "TRAIN",
+    "TRAINING_COUNTERS",
     "UNMASK",
     "Ask",
     "Hello",
@@ -53,6 +54,9 @@ ADVERTISE = "query.advertise"
 SHARE = "query.share"
 AGREE = "query.agree"
 UNMASK = "query.unmask"
+
+TRAINING_COUNTERS = 3
+"""Counters of a round of training: weight, whether the update was clipped, milliseconds of training."""
 
 Scalar = str | int | float
 _KINDS: dict[str, type] = {

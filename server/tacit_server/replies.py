@@ -16,15 +16,12 @@ from tacit.privacy.events import Event
 from tacit.quantize import Ring
 from tacit.secagg.abort import Abort, Stage
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import Ask, Parcel, Refusal, Update
+from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal, Update
 from tacit_server.transport import Failure
 
-__all__ = ["TRAINING_COUNTERS", "Answers", "Replies", "check_events", "collect", "mean", "tally"]
+__all__ = ["Answers", "Replies", "check_events", "collect", "mean", "tally"]
 
 Answers = Iterable[tuple[str, Parcel | Failure]]
-
-TRAINING_COUNTERS = 3
-"""Counters of a round of training: weight, whether the update was clipped, milliseconds."""
 
 
 @dataclass

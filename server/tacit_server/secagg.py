@@ -17,8 +17,21 @@ from tacit.secagg.graph import edge_chance
 from tacit.secagg.keys import PublicKey
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Member, Purpose, Round
-from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Ask, Invite, Letter, Parcel, Update
-from tacit_server.replies import TRAINING_COUNTERS, Answers, Replies, check_events
+from tacit.wire import (
+    ADVERTISE,
+    AGREE,
+    EVALUATE,
+    SHARE,
+    TRAIN,
+    TRAINING_COUNTERS,
+    UNMASK,
+    Ask,
+    Invite,
+    Letter,
+    Parcel,
+    Update,
+)
+from tacit_server.replies import Answers, Replies, check_events
 
 __all__ = ["Cohort", "collect_masked", "tally_masked"]
 

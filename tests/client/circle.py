@@ -13,9 +13,9 @@ from tacit.secagg import server
 from tacit.secagg.graph import default_threshold
 from tacit.secagg.keys import PublicKey, Secret, identity_of
 from tacit.secagg.round import Member, Party, Round, Rules
-from tacit.wire import Ask, Invite, Letter
+from tacit.wire import TRAINING_COUNTERS, Ask, Invite, Letter
 from tacit_client import masking
-from tacit_client.masking import COUNTERS, Standing
+from tacit_client.masking import Standing
 
 __all__ = ["RUN", "Circle", "D", "make_party", "open_round"]
 
@@ -33,7 +33,7 @@ def make_party(name: str, *, min_cohort: int = 3) -> Party:
 def open_round(job: Job, **changes: Any) -> Round:
     """The first round of `job` for `NAMES`, or another."""
     members = tuple(Member(name, make_party(name).identity) for name in NAMES)
-    usual = Round(RUN, job.hash(), 1, 1, "train", members, default_threshold(3), D, COUNTERS)
+    usual = Round(RUN, job.hash(), 1, 1, "train", members, default_threshold(3), D, TRAINING_COUNTERS)
     return replace(usual, **changes)
 
 

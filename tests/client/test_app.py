@@ -34,6 +34,7 @@ from tacit.wire import (
     SHARE,
     STATEMENT,
     TRAIN,
+    TRAINING_COUNTERS,
     UNMASK,
     Ask,
     Hello,
@@ -46,7 +47,7 @@ from tacit.wire import (
 )
 from tacit_client.app import Desk, make_client_app
 from tacit_client.ledger import Ledger
-from tacit_client.masking import COUNTERS, Standing
+from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Shard, Trainer
 from tacit_sim.grid import InlineGrid
@@ -102,7 +103,7 @@ class Federation:
 
     def open(self, *, purpose: str = "train", number: int = 1) -> Round:
         members = tuple(Member(name, make_party(name).identity) for name in NAMES)
-        sizes = (D, COUNTERS) if purpose == "train" else (0, Counters.length(CLASSES))
+        sizes = (D, TRAINING_COUNTERS) if purpose == "train" else (0, Counters.length(CLASSES))
         return Round(RUN, self.job.hash(), number, 1, purpose, members, default_threshold(3), *sizes)
 
     def send(self, kind: str, parcel: Parcel, *, to: str) -> Any:

@@ -25,10 +25,10 @@ from tacit.secagg.keys import Secret
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.states import Advertised, Done, Masked, Shared
 from tacit.tasks.task import Encoded
-from tacit.wire import Ask, Invite, Letter
+from tacit.wire import TRAINING_COUNTERS, Ask, Invite, Letter
 from tacit_client import masking
 from tacit_client.ledger import Ledger
-from tacit_client.masking import COUNTERS, LIFE, Standing
+from tacit_client.masking import LIFE, Standing
 from tacit_client.partner import Site, judge, take_part
 from tacit_client.train import Shard
 
@@ -247,7 +247,7 @@ def test_no_job_in_clear_follows_a_secure_one_in_the_same_run(circle, site, make
     assert take_part(other_run, site("p0"), trainer, circle.standings["p0"])[1].vector.counters[0] == 1
 
 
-@pytest.mark.parametrize("counters", [COUNTERS - 1, COUNTERS + 1])
+@pytest.mark.parametrize("counters", [TRAINING_COUNTERS - 1, TRAINING_COUNTERS + 1])
 def test_a_round_of_training_has_three_counters(circle, site, counters):
     _, asks = circle.begin(open_round(circle.job, counters=counters))
     _refuses_untouched(asks["p0"], circle.standings["p0"], site("p0"), reason=Reason.REQUEST)
@@ -323,8 +323,8 @@ def test_a_round_is_forgotten_after_its_life(circle, monkeypatch, passed, works)
 def test_a_counter_that_could_wrap_the_sum_is_refused_without_telling_it(circle, place):
     """Guarantee: what the server reads of it is the bound."""
     _, asks = circle.begin(open_round(circle.job))
-    opened = masking.enter(asks["p0"], circle.standings["p0"], purpose="train", counters=COUNTERS)
-    counters = np.zeros(COUNTERS, np.uint64)
+    opened = masking.enter(asks["p0"], circle.standings["p0"], purpose="train", counters=TRAINING_COUNTERS)
+    counters = np.zeros(TRAINING_COUNTERS, np.uint64)
     counters[place] = 2**40
     vector = MaskedVector(np.zeros(D, np.uint32), counters)
     for way in (opened, None):

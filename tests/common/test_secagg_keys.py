@@ -231,7 +231,7 @@ def test_what_a_refusal_says():
     assert str(known) == "secure aggregation, stage share: expected 1, found 2"
     assert known.hint == "raise aggregation.threshold"
     assert known.exit_code == 1
-    assert Abort(Stage.SHARE, Reason.SIGNATURE, "expected 1, found 2").hint.startswith("nothing was released")
+    assert Abort(Stage.SHARE, Reason.SIGNATURE, "expected 1, found 2").hint.startswith("the round is over")
 
 
 def test_stages_and_reasons_are_told_apart():

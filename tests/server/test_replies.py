@@ -15,8 +15,8 @@ from scripted import EVENT, NORM, D, score, sums, update
 from tacit.errors import BadInput
 from tacit.metrics import Counters
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import Ask, Parcel, Refusal
-from tacit_server.replies import TRAINING_COUNTERS, Replies, check_events, collect, mean, tally
+from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal
+from tacit_server.replies import Replies, check_events, collect, mean, tally
 from tacit_server.transport import Failure
 
 NOT_PRIVATE = "privacy={mechanism='none'}"

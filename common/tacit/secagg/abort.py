@@ -52,7 +52,7 @@ _HINTS = {
     Reason.TOO_FEW: "wait until more partners are there, or raise round_timeout",
     Reason.IDENTITY: "ask that partner by another channel whether it made a new key; else treat it as an attack",
 }
-_HINT = "nothing was released; if it happens again, ask the operator: the message was changed or misdirected"
+_HINT = "the round is over here; if it happens again, ask the operator: a message was changed or misdirected"
 
 
 class Abort(TacitError):

@@ -16,7 +16,7 @@ from tacit.secagg.graph import default_threshold
 from tacit.secagg.keys import Secret, digest, identity_of
 from tacit.secagg.messages import MaskedVector, Reveal, decode, encode
 from tacit.secagg.round import Member, Party, Round, Rules
-from tacit_client.masking import COUNTERS
+from tacit.wire import TRAINING_COUNTERS
 from tacit_sim.attacks.cohort import JOB, SEVEN, VICTIM, gather_cohort
 from tacit_sim.attacks.outcome import Outcome, join
 from tacit_sim.attacks.partners import live_model
@@ -56,7 +56,7 @@ def wrong_length() -> Outcome:
 
     Defence: `MaskedVector.check` at the server, `masking.enter` at the partner.
     """
-    one = MaskedVector(np.full(1, 5, dtype=np.uint32), np.zeros(COUNTERS, dtype=np.uint64))
+    one = MaskedVector(np.full(1, 5, dtype=np.uint32), np.zeros(TRAINING_COUNTERS, dtype=np.uint64))
     wrong, what = _cheated(_Cheat(vector=lambda _: one))
     sent = Outcome("wrong-length", not wrong, f"a vector of 1 entry in place of {_LENGTH}: {what}")
     cohort = gather_cohort()
@@ -98,7 +98,7 @@ def _aggregate(plain: NDArray[np.uint32], cheat: _Cheat, refused: list[str]) -> 
     gathering, inboxes = server.route(admitted, {i: shared[i][1] for i in everyone}, request=request)
     masked = {}
     for i in everyone:
-        vector = MaskedVector(plain[i].copy(), np.zeros(COUNTERS, dtype=np.uint64))
+        vector = MaskedVector(plain[i].copy(), np.zeros(TRAINING_COUNTERS, dtype=np.uint64))
         masked[i], presence = client.mask(client.open_shares(shared[i][0], inboxes[i]), vector, request=request)
         try:
             server.gather(gathering, i, cheat.vector(vector) if i == _CHEAT else vector, presence)
@@ -118,7 +118,7 @@ def _round() -> tuple[Round, list[Party]]:
     keys = [Secret(os.urandom(KEY)) for _ in range(SEVEN)]
     members = tuple(Member(f"partner-{i}", identity_of(key)) for i, key in enumerate(keys))
     rules = Rules({member.name: member.identity for member in members})
-    new = Round("run", JOB.hash(), 1, 1, "train", members, default_threshold(SEVEN), _LENGTH, COUNTERS)
+    new = Round("run", JOB.hash(), 1, 1, "train", members, default_threshold(SEVEN), _LENGTH, TRAINING_COUNTERS)
     return new, [Party(member.name, key, rules) for member, key in zip(members, keys, strict=True)]
 
 

@@ -30,9 +30,8 @@ from tacit.secagg.messages import (
     encode,
 )
 from tacit.secagg.round import Round
-from tacit.wire import ADVERTISE, AGREE, TRAIN, UNMASK, Ask, Invite, Letter, Parcel, Refusal, Update
+from tacit.wire import ADVERTISE, AGREE, TRAIN, TRAINING_COUNTERS, UNMASK, Ask, Invite, Letter, Parcel, Refusal, Update
 from tacit.wire import SHARE as SHARE_KEYS
-from tacit_client.masking import COUNTERS
 from tacit_sim.attacks.cohort import JOB, Cohort
 from tacit_sim.attacks.hoard import Hoard, Seen
 from tacit_sim.attacks.outcome import Outcome, likeness
@@ -47,7 +46,7 @@ def open_round(cohort: Cohort, *, job: Job = JOB, number: int = 1, threshold: in
     """A round of training of `cohort`, by default with the default threshold."""
     needed = default_threshold(len(cohort.members)) if threshold is None else threshold
     entries = len(live_model())
-    return Round("run", job.hash(), number, 1, "train", cohort.members, needed, entries, COUNTERS)
+    return Round("run", job.hash(), number, 1, "train", cohort.members, needed, entries, TRAINING_COUNTERS)
 
 
 class Play:
