@@ -91,6 +91,7 @@ def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counte
         return _stages(cohort, ask, new, replies)
     except Abort as error:
         replies.reason = error.message
+        _note(replies, new, error.rejected)
         return None
 
 

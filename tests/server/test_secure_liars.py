@@ -140,3 +140,12 @@ def test_a_sum_of_weights_that_no_partners_have_ends_the_round(run, make_partner
     assert line["status"] == "abandoned"
     assert line["reason"] == f"expected weights that add up to 4 to 4, found {(4 + change) % 2**64}"
     assert not state.vector.any()
+
+
+@pytest.mark.parametrize("kind", [ADVERTISE, SHARE, AGREE])
+def test_a_liar_without_whom_the_round_is_abandoned_is_named_too(run, make_partners, kind):
+    lie = _changed if kind != SHARE else lambda parcel: Letter("p1", parcel.bytes("body")[:-1]).pack()
+    state, _ = run(make_partners(meddle=_liar(kind, lie)), SECURE, partners=3)
+    line = state.history[0]
+    assert (line["status"], list(line["failures"])) == ("abandoned", ["p1"])
+    assert "expected at least 3 partners, found 2" in line["reason"]

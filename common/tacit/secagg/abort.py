@@ -5,6 +5,7 @@ Its text tells names, counts and positions; never a key, a seed, a share or an e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 from tacit.errors import TacitError
@@ -62,11 +63,15 @@ class Abort(TacitError):
         stage: where.
         reason: which check.
         found: what was expected and what was found, in one line.
+        rejected: at the server: by position, whose messages were set aside in the stage that ended here.
     """
 
     exit_code = 1
 
-    def __init__(self, stage: Stage, reason: Reason, found: str) -> None:
+    def __init__(
+        self, stage: Stage, reason: Reason, found: str, *, rejected: Mapping[int, Abort] | None = None
+    ) -> None:
         super().__init__(f"secure aggregation, stage {stage.value}: {found}", hint=_HINTS.get(reason, _HINT))
         self.stage = stage
         self.reason = reason
+        self.rejected = rejected or {}

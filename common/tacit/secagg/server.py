@@ -127,7 +127,7 @@ def admit(new: Round, replies: Replies) -> tuple[Admitted, bytes]:
 
     found, rejected = _sift(replies, check)
     adverts = _unlike(found, rejected)
-    _enough(adverts, new.threshold, Stage.ADVERTISE)
+    _enough(adverts, new.threshold, Stage.ADVERTISE, rejected)
     roster = encode(Roster(tuple(adverts.values())), context=new.context)
     session = session_of(new, roster)
     graph = Graph(len(new.members), threshold=new.threshold, edges=new.edges, session=session, present=adverts)
@@ -153,7 +153,7 @@ def route(state: Admitted, replies: Replies, *, request: Digest) -> tuple[Gather
         return envelopes
 
     found, rejected = _sift({i: data for i, data in replies.items() if i in state.adverts}, check)
-    _enough(found, new.threshold, Stage.SHARE)
+    _enough(found, new.threshold, Stage.SHARE, rejected)
     boxes: dict[int, list[tuple[int, bytes]]] = {i: [] for i in found}
     for sender, envelopes in found.items():
         for receiver, sealed in envelopes.sealed:
@@ -192,7 +192,7 @@ def gather(state: Gathering, sender: int, vector: MaskedVector, data: bytes) -> 
 def listing(state: Gathering) -> tuple[Listed, bytes]:
     """Stage 2 ends: gives the `Survivors`. Raises Abort: too few."""
     new, survivors = state.admitted.round, tuple(sorted(state.survivors))
-    _enough(survivors, new.threshold, Stage.MASK)
+    _enough(survivors, new.threshold, Stage.MASK, {})
     presences = tuple(state.survivors[i] for i in survivors)
     return Listed(state, survivors), encode(Survivors(presences), context=new.context)
 
@@ -211,7 +211,7 @@ def confirm(state: Listed, replies: Replies) -> tuple[Confirmed, bytes]:
         return agreement
 
     found, rejected = _sift({i: data for i, data in replies.items() if i in state.survivors}, check)
-    _enough(found, new.threshold, Stage.AGREE)
+    _enough(found, new.threshold, Stage.AGREE, rejected)
     quorum = Quorum(tuple(found.values())[: new.threshold])
     return Confirmed(state, tuple(found), rejected), encode(quorum, context=new.context)
 
@@ -239,7 +239,7 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
         return reveal
 
     found, rejected = _sift({i: data for i, data in replies.items() if i in state.agreed}, check)
-    _enough(found, new.threshold, Stage.UNMASK)
+    _enough(found, new.threshold, Stage.UNMASK, rejected)
     shares: dict[int, dict[int, Secret]] = {owner: {} for owner in gathered.commitments}
     for sender, reveal in found.items():
         for owner, piece in reveal.shares:
@@ -326,7 +326,7 @@ def _check_sender(named: int, sender: int, stage: Stage) -> None:
         raise Abort(stage, Reason.NOT_LISTED, f"expected a message of position {sender}, found one of {named}")
 
 
-def _enough(found: Sized, threshold: int, stage: Stage) -> None:
-    count = len(found)
-    if count < threshold:
-        raise Abort(stage, Reason.TOO_FEW, f"expected at least {threshold} partners, found {count}")
+def _enough(found: Sized, threshold: int, stage: Stage, rejected: Mapping[int, Abort]) -> None:
+    if len(found) < threshold:
+        text = f"expected at least {threshold} partners, found {len(found)}"
+        raise Abort(stage, Reason.TOO_FEW, text, rejected=rejected)
