@@ -60,8 +60,9 @@ def test_agreements_that_do_not_stand_up(name):
     _only(confirmed.rejected, Stage.AGREE, reason)
     assert confirmed.agreed == (0, 1, 3, 4, 5)
     assert [a.sender for a in decode(Quorum, quorum, context=NEW.context).agreements] == [0, 1, 3, 4, 5]
-    with aborts(Stage.AGREE, Reason.TOO_FEW, match="at least 5 partners, found 4"):
+    with aborts(Stage.AGREE, Reason.TOO_FEW, match="at least 5 partners, found 4") as caught:
         server.confirm(listed, {i: data for i, data in replies.items() if i != 5})
+    _only(caught.value.rejected, Stage.AGREE, reason)
 
 
 def test_a_quorum_is_as_many_as_the_threshold():
@@ -101,8 +102,9 @@ def test_reveals_that_do_not_stand_up(name):
     drive = Drive(NEW)
     good = drive.reveals()
     confirmed, replies = drive.at[Stage.UNMASK].server, _change(good, make(good))
-    with aborts(Stage.UNMASK, Reason.TOO_FEW, match="at least 5 partners, found 4"):
+    with aborts(Stage.UNMASK, Reason.TOO_FEW, match="at least 5 partners, found 4") as caught:
         server.finish(confirmed, {i: data for i, data in replies.items() if i != 5})
+    _only(caught.value.rejected, Stage.UNMASK, reason)
     found = server.finish(confirmed, replies)
     _only(found.rejected, Stage.UNMASK, reason)
     assert (found.update.tolist(), found.counters.tolist()) == plain_sum(drive.vectors, range(6))

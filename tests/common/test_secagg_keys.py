@@ -231,6 +231,8 @@ def test_what_a_refusal_says():
     assert str(known) == "secure aggregation, stage share: expected 1, found 2"
     assert known.hint == "raise aggregation.threshold"
     assert known.exit_code == 1
+    assert known.rejected == {}
+    assert Abort(Stage.SHARE, Reason.TOO_FEW, "expected 1, found 0", rejected={3: known}).rejected == {3: known}
     assert Abort(Stage.SHARE, Reason.SIGNATURE, "expected 1, found 2").hint.startswith("the round is over")
 
 

@@ -81,8 +81,9 @@ def test_an_advert_that_does_not_stand_up(adverts, name):
     _only(admitted.rejected, Stage.ADVERTISE, reason)
     assert [advert.sender for advert in decode(Roster, roster, context=NEW.context).adverts] == [0, 1, 3, 4, 5]
     assert list(admitted.adverts) == [0, 1, 3, 4, 5]
-    with aborts(Stage.ADVERTISE, Reason.TOO_FEW, match="at least 5 partners, found 4"):
+    with aborts(Stage.ADVERTISE, Reason.TOO_FEW, match="at least 5 partners, found 4") as caught:
         server.admit(NEW, {i: data for i, data in _change(adverts, make(adverts)).items() if i != 5})
+    _only(caught.value.rejected, Stage.ADVERTISE, reason)
 
 
 def test_the_first_to_show_a_key_keeps_it():
@@ -137,8 +138,9 @@ def test_envelopes_that_do_not_stand_up(name):
         inbox = decode(client.Inbox, data, context=NEW.context)
         assert inbox.present == (0, 1, 3, 4, 5)
         assert [j for j, _ in inbox.sealed] == [j for j in (0, 1, 3, 4, 5) if j != i]
-    with aborts(Stage.SHARE, Reason.TOO_FEW, match="at least 5 partners, found 4"):
+    with aborts(Stage.SHARE, Reason.TOO_FEW, match="at least 5 partners, found 4") as caught:
         server.route(before, {i: data for i, data in replies.items() if i != 5}, request=REQUEST)
+    _only(caught.value.rejected, Stage.SHARE, reason)
 
 
 def test_envelopes_of_one_that_was_not_admitted():
@@ -223,8 +225,9 @@ def test_the_list_of_survivors(gathering):
     state, vectors, signed = gathering
     for i in (5, 1, 3, 0):
         server.gather(state, i, vectors[i], signed[i])
-    with aborts(Stage.MASK, Reason.TOO_FEW, match="at least 5 partners, found 4"):
+    with aborts(Stage.MASK, Reason.TOO_FEW, match="at least 5 partners, found 4") as caught:
         server.listing(state)
+    assert caught.value.rejected == {}
     server.gather(state, 4, vectors[4], signed[4])
     listed, data = server.listing(state)
     assert listed.survivors == (0, 1, 3, 4, 5)
