@@ -236,6 +236,18 @@ def test_what_a_refusal_says():
     assert Abort(Stage.SHARE, Reason.SIGNATURE, "expected 1, found 2").hint.startswith("the round is over")
 
 
+def test_every_reason_has_its_hint():
+    hints = {reason: Abort(Stage.SHARE, reason, "expected 1, found 2").hint for reason in Reason}
+    own = {reason: hint.split()[0] for reason, hint in hints.items() if not hint.startswith("nothing was released")}
+    assert own == {
+        Reason.COHORT: "accept",
+        Reason.STRANGERS: "accept",
+        Reason.THRESHOLD: "raise",
+        Reason.TOO_FEW: "wait",
+        Reason.IDENTITY: "ask",
+    }
+
+
 def test_stages_and_reasons_are_told_apart():
     assert [stage.value for stage in Stage] == ["advertise", "share", "mask", "agree", "unmask"]
     assert len({reason.value for reason in Reason}) == len(Reason) == 18
