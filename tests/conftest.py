@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 import tomli_w
+from hypothesis import HealthCheck, settings
 
 from tacit.check import parse
 from tacit.job import Job, override
+
+# Seconds are measured by benchmarks; a test that fails on a busy machine says nothing.
+settings.register_profile("tacit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tacit")
 
 RAW: dict[str, Any] = {
     "name": "small",
