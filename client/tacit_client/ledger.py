@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ CREATE TABLE IF NOT EXISTS entry (
     event TEXT NOT NULL
 ) STRICT
 """
+
+
+_PATIENCE = 60.0  # seconds to wait for others who write
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,25 @@ class Ledger:
         self._path = path
         self._partner = partner
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=60.0, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
+            self._switch_to_wal()
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
             self._db.execute(_SCHEMA)
         except sqlite3.Error as error:
             raise self._bad(error) from None
+
+    def _switch_to_wal(self) -> None:
+        """Processes that switch a new file at the same moment block each other, and SQLite then does not wait."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def reserve(self, release: Release) -> None:
         """Count `release` as spent, from now on and for ever. Raises BadInput where it can not be written."""
