@@ -1,25 +1,19 @@
-"""The command tacit-sim.
-
-Rules of the terminal: results on stdout; `error: ...` and `hint: ...` on stderr, in lower case and without a final
-period; exit 0 on success, 1 on a failed job, 2 on bad usage or bad input, 130 on Ctrl-C; a traceback only with
---verbose. Long work shows a progress bar on a terminal and a line a round otherwise.
-"""
+"""The command tacit-sim. The rules of the terminal are in `tacit.terminal`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tacit.errors import BadInput, TacitError
+from tacit.errors import BadInput
 from tacit.job import load
+from tacit.terminal import Parser, run, verbose_flag
 
 __all__ = ["main"]
 
@@ -29,56 +23,35 @@ _BENCHES = "engine: a round beyond training; secagg: secure aggregation; step: a
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own by default) and return the exit code."""
-    _quiet_environment()
-    try:
-        args = _parser().parse_args(argv)
-        logging.basicConfig(level=logging.INFO if args.verbose else logging.ERROR, format="%(message)s")
-        code: int = args.act(args)
-    except KeyboardInterrupt:
-        return _tell("interrupted", "the checkpoint of the last round is kept; go on with --resume", 130)
-    except TacitError as error:
-        if "args" in locals() and args.verbose:
-            traceback.print_exc()
-        return _tell(error.message, error.hint, error.exit_code)
-    return code
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    hint = "the checkpoint of the last round is kept; go on with --resume"
+    return run(lambda: _act(arguments), verbose="--verbose" in arguments, interrupted=hint)
 
 
-def _quiet_environment() -> None:
-    """Before any import of flwr or ray, which read these: nothing is sent anywhere, nothing is chatted."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def _act(arguments: Sequence[str]) -> int:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before any import of ray, which reads these
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def _tell(message: str, hint: str, code: int) -> int:
-    one_line = " ".join(message.split())
-    print(f"error: {one_line}\nhint: {' '.join(hint.split())}", file=sys.stderr)
+    args = _parser().parse_args(arguments)
+    code: int = args.act(args)
     return code
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"expected a command line as in --help, found that {message}", hint=f"see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="tacit-sim", description="whole federations on this machine")
-    common = _Parser(add_help=False)
-    common.add_argument("--verbose", action="store_true", help="tracebacks and progress of every part")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = Parser(prog="tacit-sim", description="whole federations on this machine")
+    common = verbose_flag()
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
-    run = commands.add_parser("run", parents=[common], help="simulate a job")
-    run.add_argument("job", type=Path, help="the job file")
-    _add_run_flags(run)
-    run.set_defaults(act=_run)
+    simulation = commands.add_parser("run", parents=[common], help="simulate a job")
+    simulation.add_argument("job", type=Path, help="the job file")
+    _add_run_flags(simulation)
+    simulation.set_defaults(act=_run)
 
     demo = commands.add_parser("demo", parents=[common], help="a small federation on embedded data")
     _add_run_flags(demo)
     demo.set_defaults(act=_run, job=_DEMO)
 
     data = commands.add_parser("data", help="known data sets").add_subparsers(
-        required=True, metavar="ACTION", parser_class=_Parser
+        required=True, metavar="ACTION", parser_class=Parser
     )
     listing = data.add_parser("list", parents=[common], help="names of the known data sets")
     listing.set_defaults(act=_data_list)

@@ -1,0 +1,73 @@
+"""What every command shares at the terminal.
+
+Rules: results on stdout; `error: ...` and `hint: ...` on stderr, in lower case and without a final period; exit 0 on
+success, 1 on a failed job, 2 on bad usage or bad input, 130 on Ctrl-C; a traceback only with --verbose. Long work shows
+a progress bar on a terminal and a line a round otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from tacit.errors import BadInput, TacitError
+
+__all__ = ["Parser", "run", "verbose_flag"]
+
+_INTERRUPTED = 130  # as a shell says it: 128 and the number of SIGINT
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as everything else is said. Give it as `parser_class` to subparsers."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises BadInput."""
+        raise BadInput(f"expected a command line as in --help, found that {message}", hint=f"see {self.prog} --help")
+
+
+def verbose_flag() -> Parser:
+    """A parent for the parser of every command: the flag --verbose."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--verbose", action="store_true", help="tracebacks and progress of every part")
+    return parser
+
+
+def run(main: Callable[[], int], *, verbose: bool, interrupted: str = "give the same command to go on") -> int:
+    """Call `main`, which parses and acts, and return the exit code.
+
+    Args:
+        main: gives its exit code; a TacitError or Ctrl-C is told in two lines.
+        verbose: show tracebacks, and what every part logs.
+        interrupted: the hint after Ctrl-C, as an imperative.
+    """
+    _quiet_environment()
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(message)s")
+    try:
+        code = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _tell("interrupted", interrupted, _INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except TacitError as error:
+        if verbose:
+            traceback.print_exc()
+        return _tell(error.message, error.hint, error.exit_code)
+    return code
+
+
+def _quiet_environment() -> None:
+    """Before any import of flwr or tensorboard, which read these: nothing is sent anywhere, nothing is chatted."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _tell(message: str, hint: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}\nhint: {' '.join(hint.split())}", file=sys.stderr)
+    return code
