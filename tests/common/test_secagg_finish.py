@@ -196,6 +196,31 @@ def test_a_vector_after_the_list_is_found():
         server.finish(confirmed, {})
 
 
+def test_masks_come_off_once():
+    """A second time they would be taken off a sum that has none, and what comes out would look like a sum."""
+    drive = Drive(NEW, vanish={5: Stage.MASK})
+    replies = drive.reveals()
+    confirmed = drive.at[Stage.UNMASK].server
+    found = server.finish(confirmed, replies)
+    with aborts(Stage.UNMASK, Reason.ORDER, match="expected a sum with its masks on, found one that is finished"):
+        server.finish(confirmed, replies)
+    gathered = confirmed.listed.gathered
+    gathered.survivors.clear()
+    with aborts(Stage.MASK, Reason.NOT_LISTED):
+        server.gather(gathered, 0, drive.vectors[0], drive.replies[Stage.MASK][0])
+    assert (found.update.tolist(), found.counters.tolist()) == plain_sum(drive.vectors, range(5))
+
+
+def test_an_interrupted_try_is_the_last():
+    drive = Drive(NEW)
+    replies = drive.reveals()
+    confirmed = drive.at[Stage.UNMASK].server
+    with patch.object(server, "add_mask", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        server.finish(confirmed, replies)
+    with aborts(Stage.UNMASK, Reason.ORDER, match="found one that is finished"):
+        server.finish(confirmed, replies)
+
+
 def test_too_few_shares_of_one_partner():
     """In a sparse graph enough partners may answer and too few of them hold somebody's shares."""
     with patch.object(rounds, "edge_chance", return_value=1):

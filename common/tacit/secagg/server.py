@@ -67,10 +67,13 @@ class Admitted:
 
 @dataclass(frozen=True, repr=False)
 class Gathering:
-    """Within stage 2: the sum of what has come, which grows in place, and from whom, with what it signed: `text`."""
+    """Within stage 2: the sum of what has come, which grows in place, and from whom, with what it signed: `text`.
+
+    `commitments` are those of U2, and none once the masks come off: the sum is spent.
+    """
 
     admitted: Admitted
-    commitments: Mapping[int, Digest]
+    commitments: dict[int, Digest]
     request: Digest
     text: bytes
     total: MaskedVector
@@ -220,13 +223,15 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
     """Stage 4 ends: rebuild the seeds of U3 and the mask keys of U2 without U3, and take the masks off the sum.
 
     Raises:
-        Abort: too few shares; a secret that is not the one published.
+        Abort: too few shares; a secret that is not the one published; a sum that was finished before.
 
     Guarantee: the survivors' exact sum or an error, never a wrong sum: every rebuilt secret is checked, and all of
-    them before the first mask comes off, so that a failed try may be repeated with other shares.
+    them before the first mask comes off, so that a failed try may be repeated with other shares. Masks come off once.
     """
     gathered = state.listed.gathered
     admitted, new = gathered.admitted, gathered.admitted.round
+    if not gathered.commitments:
+        raise Abort(Stage.UNMASK, Reason.ORDER, "expected a sum with its masks on, found one that is finished")
     if len(gathered.survivors) != len(state.listed.survivors):
         raise Abort(Stage.UNMASK, Reason.ORDER, "expected no vector after the list of survivors, found one")
 
@@ -245,6 +250,7 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
         for owner, piece in reveal.shares:
             shares[owner][sender + 1] = piece
     secrets = {owner: _rebuild(gathered, owner, shares[owner]) for owner in gathered.commitments}
+    gathered.commitments.clear()  # first, so that even an interrupted try is the last
     for owner, secret in secrets.items():  # all are right, so nothing fails between the first mask and the last
         if owner in gathered.survivors:
             _take_off_seed(gathered, owner, secret)
