@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
-from itertools import pairwise
 
 import pytest
 import tomli_w
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 
 from tacit.check import parse
 from tacit.errors import BadInput
-from tacit.job import NEEDS_SINGLE_UPDATES, SERVER_OPTIONS, Job, load, override
+from tacit.job import SERVER_OPTIONS, Job, load
 
 CONTRACT = """
 name = "mnist-cnn"
@@ -57,6 +55,7 @@ AGREED = (
     "task.kind=text-classification",
     "task.model=other",
     "task.options.layers=small",
+    "task.labels=['no', 'yes']",
     "task.package=p==1",
     "training.rounds=7",
     "training.local_steps=7",
@@ -152,14 +151,6 @@ def test_the_resolved_job_loads_as_the_same(make_job):
         ("privacy.delta", "1.0", "less than 1"),
         ("privacy.mechanism", '"gaussian"', "'dp-sgd'"),
         ("privacy.max_grad_norm", "-1.0", "greater than 0"),
-        ("aggregation.secure", '"no"', "boolean"),
-        ("aggregation.min_cohort", "0", "greater than 0"),
-        ("aggregation.round_timeout", "0", "greater than 0"),
-        ("aggregation.stage_timeout", "-1.0", "greater than 0"),
-        ("aggregation.max_update_norm", "0", "greater than 0"),
-        ("aggregation.max_update_norm", "inf", "finite"),
-        ("aggregation.max_weight", "0", "greater than 0"),
-        ("aggregation.weighting", '"size"', "'uniform' or 'examples'"),
         ("evaluation.partner_holdout", "1.0", "less than 1"),
         ("evaluation.every", "0", "greater than 0"),
         ("performance.max_physical_batch", "0", "greater than 0"),
@@ -208,16 +199,6 @@ def test_a_missing_key_is_named(make_job, key):
         (("privacy.mechanism=none",), (), "no privacy.noise_multiplier with mechanism none"),
         (("privacy.mechanism=client",), (), "not built yet"),
         (("privacy.mechanism=distributed-dp-sgd",), (), "not built yet"),
-        (("aggregation.secure=true", "aggregation.min_cohort=2"), (), "min_cohort of at least 3 with"),
-        (
-            ("aggregation.secure=true", "aggregation.threshold=1"),
-            (),
-            "cohort of 3 with aggregation.secure = true, found 1",
-        ),
-        (("aggregation.secure=true", "training.server_strategy=krum"), (), "found krum"),
-        (("aggregation.threshold=4",), (), "at most min_cohort 3, found 4"),
-        (("aggregation.cohort=2",), (), "at least min_cohort 3, found 2"),
-        (("aggregation.weighting=examples",), (), "found examples in "),
         (("training.server_strategy=fedsgd",), (), "found fedsgd"),
         (("training.server_options.eta=1.0",), (), "option of fedavg in training.server_options, found eta"),
         (("training.optimizer=adam", "training.momentum=0.9"), (), "no training.momentum with adam, found 0.9"),
@@ -231,49 +212,20 @@ def test_an_impossible_combination_is_named(make_job, overrides, without, words)
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("strategy", sorted(NEEDS_SINGLE_UPDATES))
-def test_no_strategy_that_needs_single_updates_is_secure(make_job, strategy):
-    with pytest.raises(BadInput, match=f"found {strategy}, which needs every partner's own update"):
-        make_job("aggregation.secure=true", f"training.server_strategy={strategy}")
-
-
-def test_secure_is_what_a_job_is_when_it_does_not_say(make_job):
-    assert make_job(without=("aggregation.secure",)).aggregation.secure
-
-
-@pytest.mark.parametrize(("size", "at_most_half"), [(3, 1), (4, 2), (5, 2), (10, 5), (11, 5)])
-@pytest.mark.parametrize("key", ["min_cohort", "cohort"])
-def test_a_threshold_of_half_is_refused_under_secure_aggregation_with_both_numbers(make_job, size, at_most_half, key):
-    secure = ("aggregation.secure=true", f"aggregation.{key}={size}")
-    room = (f"aggregation.min_cohort={max(3, at_most_half + 1)}",) if key == "cohort" else ()
-    for threshold in (1, at_most_half):
-        with pytest.raises(BadInput, match=rf"^expected .* cohort of {size} .*, found {threshold} in ") as caught:
-            make_job(*secure, *room, f"aggregation.threshold={threshold}")
-        assert f"to {2 * size // 3 + 1} or" in caught.value.hint
-    assert make_job(*secure, *room, f"aggregation.threshold={at_most_half + 1}").aggregation.secure
-    assert make_job(f"aggregation.{key}={size}", *room, f"aggregation.threshold={at_most_half}").aggregation.threshold
-
-
-@given(st.integers(3, 300), st.integers(1, 300))
-def test_a_secure_round_needs_two_thirds_and_one_more(make_job, cohort, threshold):
-    section = make_job("aggregation.secure=true").aggregation
-    assert section.needed(cohort) == 2 * cohort // 3 + 1
-    assert section.model_copy(update={"threshold": threshold}).needed(cohort) == max(threshold, 2 * cohort // 3 + 1)
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))
-def test_a_round_in_clear_needs_what_the_job_says(make_job, cohort, least, threshold):
-    section = make_job().aggregation.model_copy(update={"min_cohort": least})
-    assert section.needed(cohort) == min(3, least)
-    assert section.model_copy(update={"threshold": threshold}).needed(cohort) == threshold
-
-
-def test_counts_weigh_where_they_are_summed_unseen_or_nothing_is_private(make_job):
-    by_examples = "aggregation.weighting=examples"
-    assert make_job(by_examples, "aggregation.secure=true").aggregation.full_weight == 10_000
-    assert make_job(by_examples, "privacy={mechanism='none'}").aggregation.full_weight == 10_000
-    assert make_job(by_examples, "aggregation.secure=true", "aggregation.max_weight=7").aggregation.full_weight == 7
-    assert make_job("aggregation.max_weight=7").aggregation.full_weight == 1
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("task.labels=['a', 'b', 'a']",), "found 'a' as number 2"),
+        (("task.labels=['a', ' b']",), "found ' b' as number 1"),
+        (("task.labels=['']",), "found '' as number 0"),
+        (("task.labels=['a', 'b']", "task.options.classes=3"), "for 3 classes as in task.options.classes, found 2"),
+        (("task.labels=[1, 2]",), "task.labels.0 to be a valid string, found 1"),
+    ],
+)
+def test_classes_are_named_once_each(make_job, overrides, words):
+    with pytest.raises(BadInput, match=words):
+        make_job(*overrides)
+    assert make_job("task.labels=['b', 'a']", "task.options.classes=2").task.labels == ("b", "a")
 
 
 def test_the_hash_changes_with_every_agreed_key(make_job):
@@ -320,66 +272,6 @@ def test_the_hash_does_not_depend_on_the_order_of_keys(raw_job, random):
     assert parse(Job, shuffled(raw), where="job.toml").hash() == parse(Job, raw, where="job.toml").hash()
 
 
-KEYS = st.lists(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), min_size=1, max_size=4)
-VALUES = st.one_of(
-    st.integers(-(2**53), 2**53),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.booleans(),
-    st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters='"\\\x7f'), max_size=20),
-    st.lists(st.integers(0, 9), max_size=4),
-)
-
-
-@given(KEYS, VALUES)
-def test_an_override_sets_the_nested_key_to_the_value_as_toml(keys, value):
-    shown = tomli_w.dumps({"v": value}).partition("=")[2].strip()
-    shown = str(value) if isinstance(value, list) else shown
-    found = override({}, [f"{'.'.join(keys)}={shown}"])
-    for key in keys:
-        assert list(found) == [key]
-        found = found[key]
-    assert found == value
-    assert type(found) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("shown", "value"),
-    [
-        ("cosine", "cosine"),
-        ("a=b", "a=b"),
-        ("", ""),
-        (" 5 ", 5),
-        ("5", 5),
-        ("True", "True"),
-        ("true", True),
-        ("1e-5", 1e-5),
-    ],
-)
-def test_a_value_that_is_no_toml_is_a_text(shown, value):
-    assert override({}, [f"a={shown}"]) == {"a": value}
-
-
-def test_an_override_leaves_the_rest_and_the_original_alone():
-    raw = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert override(raw, ["a.b=5", "a.b=6", "e.f=7"]) == {"a": {"b": 6, "c": 2}, "d": 3, "e": {"f": 7}}
-    assert raw == {"a": {"b": 1, "c": 2}, "d": 3}
-
-
-@pytest.mark.parametrize("text", ["rounds", "=5", ".a=5", "a..b=5", "a.=5", ""])
-def test_an_override_without_key_and_value_is_refused(text):
-    with pytest.raises(BadInput, match=r"^expected --set KEY=VALUE, found "):
-        override({}, [text])
-
-
-def test_an_override_into_a_value_is_refused():
-    with pytest.raises(BadInput, match=r"^expected a section at name in --set name.x=1, found a value$"):
-        override({"name": "n"}, ["name.x=1"])
-
-
-def test_a_value_with_a_line_break_sets_one_key_only():
-    assert override({}, ["a=1\nb = 2"]) == {"a": "1\nb = 2"}
-
-
 @pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b"name = 'a'\nname = 'b'"])
 def test_a_file_that_is_no_toml_is_refused(tmp_path, content):
     path = tmp_path / "job.toml"
@@ -399,19 +291,3 @@ def test_a_date_is_refused_and_not_read_as_a_text(tmp_path):
     path.write_text(CONTRACT.replace('name = "mnist-cnn"', "name = 2026-01-01"), encoding="utf-8")
     with pytest.raises(BadInput):
         load(path)
-
-
-@given(st.integers(1, 200), st.floats(1e-6, 10.0))
-def test_learning_rates_fall_from_the_start_to_near_zero(make_job, rounds, rate):
-    training = make_job().training.model_copy(update={"rounds": rounds, "learning_rate": rate})
-    for schedule in ("constant", "linear", "cosine"):
-        rates = [training.model_copy(update={"schedule": schedule}).learning_rate_at(r) for r in range(1, rounds + 1)]
-        assert rates[0] == rate
-        assert all(later <= earlier for earlier, later in pairwise(rates))
-        assert rates[-1] > 0
-    halfway = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}
-    for schedule, share in halfway.items():
-        even = training.model_copy(update={"schedule": schedule, "rounds": 2 * rounds})
-        assert math.isclose(even.learning_rate_at(rounds + 1), share * rate)
-    quarter = training.model_copy(update={"schedule": "cosine", "rounds": 4 * rounds})
-    assert math.isclose(quarter.learning_rate_at(rounds + 1), rate * (1 + math.sqrt(0.5)) / 2)

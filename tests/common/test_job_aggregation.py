@@ -1,0 +1,95 @@
+"""How a job says that updates are added up: who must take part, what is hidden, what is refused and in which words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tacit.errors import BadInput
+from tacit.job import NEEDS_SINGLE_UPDATES
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("aggregation.secure", '"no"', "boolean"),
+        ("aggregation.min_cohort", "0", "greater than 0"),
+        ("aggregation.round_timeout", "0", "greater than 0"),
+        ("aggregation.stage_timeout", "-1.0", "greater than 0"),
+        ("aggregation.max_update_norm", "0", "greater than 0"),
+        ("aggregation.max_update_norm", "inf", "finite"),
+        ("aggregation.max_weight", "0", "greater than 0"),
+        ("aggregation.weighting", '"size"', "'uniform' or 'examples'"),
+    ],
+)
+def test_a_wrong_value_of_aggregation_is_named(make_job, key, value, expected):
+    with pytest.raises(BadInput, match=rf"^expected {key}.*{expected}.*, found .*job.toml") as caught:
+        make_job(f"{key}={value}")
+    assert caught.value.hint == f"change {key}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("aggregation.secure=true", "aggregation.min_cohort=2"), "min_cohort of at least 3 with"),
+        (
+            ("aggregation.secure=true", "aggregation.threshold=1"),
+            "cohort of 3 with aggregation.secure = true, found 1",
+        ),
+        (("aggregation.secure=true", "training.server_strategy=krum"), "found krum"),
+        (("aggregation.threshold=4",), "at most min_cohort 3, found 4"),
+        (("aggregation.cohort=2",), "at least min_cohort 3, found 2"),
+        (("aggregation.weighting=examples",), "found examples in "),
+    ],
+)
+def test_an_impossible_aggregation_is_named(make_job, overrides, words):
+    with pytest.raises(BadInput, match=r"^expected ") as caught:
+        make_job(*overrides)
+    assert words in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("strategy", sorted(NEEDS_SINGLE_UPDATES))
+def test_no_strategy_that_needs_single_updates_is_secure(make_job, strategy):
+    with pytest.raises(BadInput, match=f"found {strategy}, which needs every partner's own update"):
+        make_job("aggregation.secure=true", f"training.server_strategy={strategy}")
+
+
+def test_secure_is_what_a_job_is_when_it_does_not_say(make_job):
+    assert make_job(without=("aggregation.secure",)).aggregation.secure
+
+
+@pytest.mark.parametrize(("size", "at_most_half"), [(3, 1), (4, 2), (5, 2), (10, 5), (11, 5)])
+@pytest.mark.parametrize("key", ["min_cohort", "cohort"])
+def test_a_threshold_of_half_is_refused_under_secure_aggregation_with_both_numbers(make_job, size, at_most_half, key):
+    secure = ("aggregation.secure=true", f"aggregation.{key}={size}")
+    room = (f"aggregation.min_cohort={max(3, at_most_half + 1)}",) if key == "cohort" else ()
+    for threshold in (1, at_most_half):
+        with pytest.raises(BadInput, match=rf"^expected .* cohort of {size} .*, found {threshold} in ") as caught:
+            make_job(*secure, *room, f"aggregation.threshold={threshold}")
+        assert f"to {2 * size // 3 + 1} or" in caught.value.hint
+    assert make_job(*secure, *room, f"aggregation.threshold={at_most_half + 1}").aggregation.secure
+    assert make_job(f"aggregation.{key}={size}", *room, f"aggregation.threshold={at_most_half}").aggregation.threshold
+
+
+@given(st.integers(3, 300), st.integers(1, 300))
+def test_a_secure_round_needs_two_thirds_and_one_more(make_job, cohort, threshold):
+    section = make_job("aggregation.secure=true").aggregation
+    assert section.needed(cohort) == 2 * cohort // 3 + 1
+    assert section.model_copy(update={"threshold": threshold}).needed(cohort) == max(threshold, 2 * cohort // 3 + 1)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))
+def test_a_round_in_clear_needs_what_the_job_says(make_job, cohort, least, threshold):
+    section = make_job().aggregation.model_copy(update={"min_cohort": least})
+    assert section.needed(cohort) == min(3, least)
+    assert section.model_copy(update={"threshold": threshold}).needed(cohort) == threshold
+
+
+def test_counts_weigh_where_they_are_summed_unseen_or_nothing_is_private(make_job):
+    by_examples = "aggregation.weighting=examples"
+    assert make_job(by_examples, "aggregation.secure=true").aggregation.full_weight == 10_000
+    assert make_job(by_examples, "privacy={mechanism='none'}").aggregation.full_weight == 10_000
+    assert make_job(by_examples, "aggregation.secure=true", "aggregation.max_weight=7").aggregation.full_weight == 7
+    assert make_job("aggregation.max_weight=7").aggregation.full_weight == 1
