@@ -57,6 +57,11 @@ class Replies:
     seconds_adding: float = 0.0
     seconds_secagg: float = 0.0
 
+    @property
+    def answered(self) -> int:
+        """Partners in the mean; where secure aggregation ended before its sum, those who got as far as it did."""
+        return len(self.counted or self.stayed - set(self.failures))
+
     def lost(self, cohort: Iterable[str]) -> list[str]:
         """Those of `cohort` who dropped out: not those who refused, nor those whom an abandoned round left waiting."""
         return sorted(set(cohort) - self.counted - (self.stayed - set(self.failures)) - set(self.refusals))

@@ -107,7 +107,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
         "reason": replies.reason,
         "asked": len(cohort),
         "needed": replies.needed,
-        "answered": len(replies.counted),
+        "answered": replies.answered,
         "clipped": replies.clipped,
         "dropouts": replies.lost(partner.name for partner in cohort.values()),
         "failures": replies.failures,
@@ -268,8 +268,11 @@ def _too_many_failures(job: Job, state: RunState) -> JobFailed:
     last = state.history[-1]
     reasons = [f"{name}: {text}" for name, text in {**last["failures"], **last["refusals"]}.items()]
     reasons += [last["reason"]] if last["reason"] else []
+    needed, found = f"at least {last['needed']} replies in a round", str(last["answered"])
+    if last["answered"] >= last["needed"]:
+        needed, found = "a sum that stands up", "none"
     return JobFailed(
-        f"expected at least {last['needed']} replies in a round, found {last['answered']} in the last of "
-        f"{state.failed} rounds in a row" + (f" ({reasons[0]})" if reasons else ""),
+        f"expected {needed}, found {found} in the last of {state.failed} rounds in a row"
+        + (f" ({reasons[0]})" if reasons else ""),
         hint="mend the partners, or lower aggregation.threshold; the checkpoint of the last round is kept",
     )

@@ -11,6 +11,7 @@ import pytest
 from real import Sent, mean
 from scripted import D
 
+from tacit.errors import JobFailed
 from tacit.privacy.events import Event
 from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Letter, Parcel, Refusal
 
@@ -104,10 +105,16 @@ def test_a_wrong_share_stops_the_round_and_takes_nothing_off(run, make_partners)
     partners = make_partners(meddle=_liar(UNMASK, _changed))
     state, saved = run(partners, SECURE, partners=4)
     line = state.history[0]
-    assert (line["status"], line["answered"], line["dropouts"]) == ("abandoned", 0, [])
+    assert (line["status"], line["answered"], line["dropouts"]) == ("abandoned", 4, [])
     assert "stage unmask: expected the secret that p" in line["reason"]
     assert not saved[0].vector.any()
     assert (state.history[1]["status"], state.history[1]["reason"]) == ("done", None)
+
+
+def test_a_run_that_ends_with_enough_answers_says_what_was_wrong(run, make_partners):
+    words = r"^expected a sum that stands up, found none in the last of 1 rounds in a row \(.*the secret that p"
+    with pytest.raises(JobFailed, match=words):
+        run(make_partners(meddle=_liar(UNMASK, _changed)), SECURE, "training.max_failed_rounds=0", partners=4)
 
 
 def test_sums_of_no_examples_are_no_scores(run, make_partners):

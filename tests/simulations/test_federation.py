@@ -133,7 +133,7 @@ def test_secure_rounds_lose_partners_at_any_stage_and_count_what_was_spent(make_
             assert line["answered"] + len(line["dropouts"]) == 5
             assert line["answered"] >= 4
         else:
-            assert line["answered"] == 0
+            assert line["answered"] == 5 - len(line["dropouts"]) < 4
             assert "expected at least 4 partners, found " in line["reason"]
             assert len(line["failures"]) >= 2
     assert min(ended["done"], ended["abandoned"]) >= 2
