@@ -1,0 +1,111 @@
+"""What a partner decides, as it stands in `site.toml`: strict, and every key with its meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tacit.check import contradiction
+from tacit.data.files import FORMATS
+
+__all__ = ["DataSection", "PolicySection", "ServerSection", "SiteConfig"]
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ServerSection(_Section):
+    """Who coordinates."""
+
+    address: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):[0-9]{1,5}$")]
+    """HOST:PORT of the gateway."""
+
+    @field_validator("address")
+    @classmethod
+    def _check(cls, address: str) -> str:
+        port = int(address.rpartition(":")[2])
+        if not 1 <= port <= 65535:
+            raise contradiction(f"expected server.address with a port from 1 to 65535, found {port}", hint="mend it")
+        return address
+
+
+class DataSection(_Section):
+    """Where the examples are; the arguments of `tacit.data.files.read`."""
+
+    path: Text | None = None
+    """A file or folder; relative paths begin at the partner's folder."""
+    format: Literal[FORMATS] = "auto"  # type: ignore[valid-type]  # mypy takes no tuple of constants here
+    input: Text | None = None
+    """Column or columns, or the array, to learn from."""
+    label: Text | None = None
+    """Column or array of labels."""
+    image_size: PositiveInt | None = None
+    """Height and width in pixels that images are resized to."""
+    unit: str | None = None
+    """The column that names the person to protect instead of the row: not built yet, and refused."""
+    max_per_unit: int | None = None
+    """Examples of one person in a pass: not built yet, and refused."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in ("unit", "max_per_unit"):
+            if key in self.model_fields_set:
+                raise contradiction(
+                    f"expected no data.{key}, as only single rows can be protected in this version, found it",
+                    hint=f"remove data.{key} if every person has one row; else keep the data out of training",
+                )
+        return self
+
+
+class PolicySection(_Section):
+    """What the partner insists on, whatever a job asks for."""
+
+    epsilon_limit: Annotated[float, Field(gt=0.0)] = 8.0
+    """Epsilon at `delta` of all that was ever released about the data, over all jobs."""
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    """At which `epsilon_limit` is counted; a job may promise the same or a smaller one."""
+    min_cohort: PositiveInt = 3
+    """Accepted partners, this one among them, below which it takes no part."""
+    require_secure_aggregation: bool = True
+    """Refuse jobs in which the server would see this partner's own update."""
+    allow_unprotected: bool = False
+    """Take part in jobs of mechanism `none`. They are not counted against the limit, as nothing bounds them."""
+    trust_new_peers: bool = False
+    """Accept every peer that the server names; then a lying server is not covered."""
+    allowed_tasks: tuple[Text, ...] = ("image-classification", "text-classification")
+    """Kinds of task that it takes part in."""
+    max_rounds_per_day: PositiveInt = 1000
+    """Rounds of training in any 24 hours."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.require_secure_aggregation and self.min_cohort < 3:
+            raise contradiction(
+                f"expected policy.min_cohort of at least 3 with require_secure_aggregation, found {self.min_cohort}",
+                hint="raise policy.min_cohort: of a sum of two each knows the other's part",
+            )
+        if not self.allowed_tasks:
+            raise contradiction(
+                "expected a kind of task in policy.allowed_tasks, found none", hint="name one, or stop this process"
+            )
+        return self
+
+
+class SiteConfig(_Section):
+    """`site.toml`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """The partner, as it was invited."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    threads: PositiveInt | None = None
+    """Torch threads of the process; torch's own choice when left out."""
+    max_physical_batch: PositiveInt | None = None
+    """Examples whose gradients are in memory at once; the job's wish when left out. Changes no result."""
+    server: ServerSection
+    data: DataSection = DataSection()
+    policy: PolicySection = PolicySection()

@@ -1,0 +1,197 @@
+"""A partner's folder and its rules: `site.toml`, strict, and the places of everything beside it.
+
+DIR/site.toml      what the partner decides; written by `tacit-client join`, edited by hand
+DIR/keys/          mode 0700
+DIR/peers.toml     identity keys that the partner accepted
+DIR/roster.toml    identity keys as the server names them
+DIR/ledger.db      what the data was used for
+DIR/diary.db       which rounds were trained, and when
+DIR/logs/          client.log, rotated
+DIR/run.lock       held by the one process that works with all this
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tacit.check import parse
+from tacit.data.files import FORMATS
+from tacit.errors import BadInput
+from tacit_client.config import PolicySection, SiteConfig
+
+__all__ = ["Folder", "load", "write"]
+
+_JOIN = "name the folder that tacit-client join made, or join first: tacit-client join INVITE --dir DIR"
+
+
+class Folder:
+    """A partner's folder that is complete enough to work with.
+
+    Attributes:
+        path: absolute.
+        config: of its site.toml.
+    """
+
+    def __init__(self, path: Path, config: SiteConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def open(cls, path: Path) -> Folder:
+        """The folder at `path`.
+
+        Raises:
+            BadInput: no partner's folder, a site.toml that can not be used, or keys that others can read.
+
+        Guarantee: keys are not used while another user of the machine may read or replace them.
+        """
+        path = path.resolve()
+        if not path.is_dir() or not (path / "site.toml").is_file():
+            raise BadInput(f"expected a partner's folder with a site.toml at {path}, found none", hint=_JOIN)
+        _check_modes(path / "keys")
+        return cls(path, load(path / "site.toml"))
+
+    @property
+    def keys(self) -> Path:
+        return self.path / "keys"
+
+    @property
+    def peers(self) -> Path:
+        return self.path / "peers.toml"
+
+    @property
+    def roster(self) -> Path:
+        return self.path / "roster.toml"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.db"
+
+    @property
+    def diary(self) -> Path:
+        return self.path / "diary.db"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
+
+    @property
+    def data(self) -> Path:
+        """Where the examples are. Raises BadInput where site.toml does not say."""
+        if self.config.data.path is None:
+            raise BadInput("expected data.path in site.toml, found nothing", hint="add the path of your data there")
+        return self.path / Path(self.config.data.path).expanduser()
+
+
+def load(path: Path) -> SiteConfig:
+    """The site.toml at `path`. Raises BadInput: unreadable, not TOML, or a key that is unknown, missing or wrong."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"expected a site.toml at {path}, found none: {error.strerror}", hint=_JOIN) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
+    return parse(SiteConfig, raw, where=path.name)
+
+
+def write(directory: Path, *, name: str, address: str, data: Path | None, trust_new_peers: bool) -> Path:
+    """A site.toml in `directory` with a line of comment for every key, to be edited by the partner.
+
+    One that is there already is left as it is, so that joining again loses nobody's edits.
+
+    Args:
+        directory: the partner's folder, which must exist.
+        name: of the partner.
+        address: HOST:PORT of the server.
+        data: the partner's data, or None to fill in later; relative to where the command runs.
+        trust_new_peers: for the policy.
+
+    Raises:
+        BadInput: a name or an address that is none, or a site.toml there that is broken or another partner's.
+    """
+    path = directory / "site.toml"
+    if path.exists():
+        if (found := load(path).name) != name:
+            raise BadInput(
+                f"expected the site.toml of {name} at {path}, found that of {found}", hint="join in another folder"
+            )
+        return path
+    text = _template(name=name, address=address, data=data, trust_new_peers=trust_new_peers)
+    parse(SiteConfig, tomllib.loads(text), where=path.name)
+    new = path.with_suffix(".toml.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+    return path
+
+
+def _template(*, name: str, address: str, data: Path | None, trust_new_peers: bool) -> str:
+    policy = PolicySection(trust_new_peers=trust_new_peers)
+    where = '# path = "/data/scans.csv"' if data is None else _line("path", str(data.expanduser().resolve()))
+    return f"""\
+# What this partner decides. Changes hold from the next start of tacit-client run.
+{_line("name", name)}
+device = "auto"                      # auto | cpu | cuda | cuda:1 | mps
+# threads = 4                        # of the processor; left out: torch's own choice
+# max_physical_batch = 256           # lower it where the device runs out of memory; changes no result
+
+[server]
+{_line("address", address)}
+
+[data]
+# A file or folder; a relative path begins at this folder. Moving or changing it stops the training.
+{where}
+# {" | ".join(FORMATS)}
+format = "auto"
+# input = "image"                    # column, or columns separated by commas, or array to learn from
+# label = "diagnosis"                # column or array of labels
+# image_size = 28                    # images are resized to so many pixels a side
+
+[policy]
+# Epsilon of all that was ever released about this data, for any job or server. Jobs that would pass it are refused.
+{_line("epsilon_limit", policy.epsilon_limit)}
+# The delta at which that epsilon is counted, below one over the number of examples. Larger ones are refused.
+{_line("delta", policy.delta)}
+# Partners, this one among them, without whom no round is joined. Only those accepted with tacit-client peers count.
+{_line("min_cohort", policy.min_cohort)}
+# true: the server sees sums over partners only; jobs that would show it this partner's own update are refused.
+{_line("require_secure_aggregation", policy.require_secure_aggregation)}
+# true: jobs without differential privacy are allowed too. Nothing bounds what they tell, so the limit leaves them out.
+{_line("allow_unprotected", policy.allow_unprotected)}
+# true: every peer that the server names is accepted. Convenient, and no protection against a server that lies.
+{_line("trust_new_peers", policy.trust_new_peers)}
+# Kinds of task that this partner takes part in.
+allowed_tasks = [{", ".join(f'"{task}"' for task in policy.allowed_tasks)}]
+# Rounds of training in any 24 hours.
+{_line("max_rounds_per_day", policy.max_rounds_per_day)}
+"""
+
+
+def _line(key: str, value: Any) -> str:
+    return tomli_w.dumps({key: value}).rstrip("\n")
+
+
+def _check_modes(keys: Path) -> None:
+    """The folder of keys and all in it belong to this user alone."""
+    if not keys.is_dir():
+        raise BadInput(f"expected this partner's keys at {keys}, found none", hint=_JOIN)
+    for path in (keys, *sorted(keys.iterdir())):
+        found = path.stat()
+        if found.st_mode & 0o077:
+            raise BadInput(
+                f"expected keys that only their owner can read, found mode {found.st_mode & 0o777:04o} at {path}",
+                hint=f"chmod go-rwx {path}; if others had access, join anew with fresh keys",
+            )
+        if found.st_uid != os.geteuid():
+            raise BadInput(
+                f"expected keys of the user who runs this, found another owner at {path}",
+                hint="run as the user who joined",
+            )
