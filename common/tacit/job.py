@@ -61,7 +61,13 @@ class _Section(BaseModel):
 
 
 class TaskSection(_Section):
-    """What is learned."""
+    """What is learned.
+
+    A partner reads its data with `tacit.data.files.read(..., classes=job.task.labels or None)`: so all partners number
+    the classes in the same way, and a label that the job does not know is refused. Every run on a real server has
+    `labels`, from the test set where the job leaves them out. Where they are empty, as in a simulation, the classes are
+    the numbers from 0 to `options["classes"]` - 1.
+    """
 
     kind: str
     """image-classification, text-classification, or the name of an installed task (entry point `tacit.tasks`)."""
@@ -69,8 +75,27 @@ class TaskSection(_Section):
     """A model of that task."""
     options: dict[str, Any] = {}
     """What the model takes; checked against the model's own options."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes in the order of their numbers, as they stand in every partner's data: text without blanks
+    around it, and whole numbers as their digits."""
     package: str = ""
     """Filled in when the job is resolved: the package and version that the task came from."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for place, name in enumerate(self.labels):
+            if not name or name != name.strip() or name in self.labels[:place]:
+                raise contradiction(
+                    f"expected task.labels that differ, without blanks around them, found {name!r} as number {place}",
+                    hint="name every class once, as it stands in the data",
+                )
+        classes = self.options.get("classes", len(self.labels))
+        if self.labels and classes != len(self.labels):
+            raise contradiction(
+                f"expected task.labels for {classes} classes as in task.options.classes, found {len(self.labels)}",
+                hint="name every class once, or leave out one of the two",
+            )
+        return self
 
 
 class TrainingSection(_Section):
