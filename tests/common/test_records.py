@@ -22,11 +22,13 @@ ARRAYS = st.one_of(
     arrays.arrays(np.float32, st.integers(0, 30), elements=st.floats(width=32)),
     *(arrays.arrays(kind, st.integers(0, 30)) for kind in (np.int64, np.uint8, np.uint32, np.uint64)),
 )
+LARGE = {"z": np.zeros(2**17, np.uint32)}  # beside it, every array has a record of its own
 SCALARS = st.one_of(st.text(max_size=20), st.integers(-(2**63), 2**63 - 1), st.floats())
 
 
-@given(st.dictionaries(NAMES, ARRAYS, max_size=4), st.dictionaries(NAMES, SCALARS, max_size=4))
-def test_a_parcel_comes_back_bit_for_bit(vectors, scalars):
+@given(st.dictionaries(NAMES, ARRAYS, max_size=4), st.dictionaries(NAMES, SCALARS, max_size=4), st.booleans())
+def test_a_parcel_comes_back_bit_for_bit(vectors, scalars, large):
+    vectors |= LARGE if large else {}
     parcel = to_parcel(to_records(Parcel(vectors, scalars)))
     assert {k: (v.dtype, v.tobytes()) for k, v in parcel.arrays.items()} == {
         k: (v.dtype, v.tobytes()) for k, v in vectors.items()
@@ -35,8 +37,10 @@ def test_a_parcel_comes_back_bit_for_bit(vectors, scalars):
 
 
 def test_bytes_are_little_endian_and_no_more():
-    records = to_records(Parcel({"a": np.array([1, -2], np.int64)}, {}))
+    records = to_records(Parcel({"a": np.array([1, -2], np.int64)} | LARGE, {}))
     array = records["arrays"]["a"]
+    small = to_records(Parcel({"a": np.array([1, -2], np.int64)}, {"b": "c"}))["parcel"]
+    assert dict(small) == {"int64:a": array.data, "scalar:b": "c"}
     assert (array.stype, array.dtype, tuple(array.shape)) == (RAW, "int64", (2,))
     assert array.data == (1).to_bytes(8, "little") + (-2).to_bytes(8, "little", signed=True)
 
@@ -44,12 +48,12 @@ def test_bytes_are_little_endian_and_no_more():
 @pytest.mark.parametrize(("kind", "size"), [("uint8", 1), ("uint32", 4), ("uint64", 8)])
 def test_ring_entries_are_little_endian_too(kind, size):
     top = 2 ** (8 * size) - 1
-    array = to_records(Parcel({"a": np.array([1, top - 1], kind)}, {}))["arrays"]["a"]
+    array = to_records(Parcel({"a": np.array([1, top - 1], kind)} | LARGE, {}))["arrays"]["a"]
     assert array.data == (1).to_bytes(size, "little") + (top - 1).to_bytes(size, "little")
 
 
 def test_an_array_used_again_is_encoded_once():
-    common, own = np.ones(3, np.float32), np.ones(3, np.float32)
+    common, own = np.ones(2**17, np.float32), np.ones(3, np.float32)
     written: dict[int, Array] = {}
     one, other = (to_records(Parcel({"a": common, "b": b}, {}), written=written) for b in (own, own + 1))
     assert one["arrays"]["a"] is other["arrays"]["a"]
@@ -111,8 +115,18 @@ def test_another_array_is_refused(array):
         {"arrays": ArrayRecord({}), "scalars": ConfigRecord({"a": True})},
         {"arrays": ArrayRecord({}), "scalars": ConfigRecord({"a": b"x"})},
         {"arrays": ArrayRecord({}), "scalars": ConfigRecord({"a": [1, 2]})},
+        {"parcel": ArrayRecord({})},
+        {"parcel": ConfigRecord({}), "scalars": ConfigRecord({})},
+        {"parcel": ConfigRecord({"a": 1})},
+        {"parcel": ConfigRecord({"scalar:a": True})},
+        {"parcel": ConfigRecord({"scalar:a": b"x"})},
+        {"parcel": ConfigRecord({"float32:a": b"123"})},
+        {"parcel": ConfigRecord({"float32:a": 1.0})},
+        {"parcel": ConfigRecord({"float64:a": bytes(8)})},
+        {"parcel": ConfigRecord({"object:a": bytes(8)})},
+        {"parcel": ConfigRecord({"int64:a": bytes(8), "uint64:a": bytes(8)})},
     ],
-    ids=range(9),
+    ids=range(19),
 )
 def test_other_records_are_refused(records):
     with pytest.raises(BadInput, match=r"^expected .* in a message, found "):
