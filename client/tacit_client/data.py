@@ -1,0 +1,188 @@
+"""The partner's examples for a job: read once, kept in memory, encoded as the job's task says.
+
+What is wrong with the data stands in the partner's own log in full. The server hears that it does not fit, and no row,
+count or path.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tacit.data import files
+from tacit.data.examples import Examples
+from tacit.data.splits import holdout
+from tacit.errors import BadInput
+from tacit.job import Job
+from tacit.tasks.table import find, parse_options
+from tacit.tasks.task import Encoded, Options, Task
+from tacit_client.config import DataSection
+from tacit_client.train import Shard
+
+__all__ = ["Data", "Fitted"]
+
+_log = logging.getLogger(__name__)
+
+_Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Fitted:
+    """The examples as a job wants them.
+
+    Attributes:
+        task: of the job.
+        options: of its model.
+        train: examples to train on.
+        holdout: examples that are never trained on.
+    """
+
+    task: Task
+    options: Options
+    train: Shard
+    holdout: Shard
+
+
+class Data:
+    """The partner's files in memory.
+
+    Args:
+        path: of the file or folder.
+        section: how to read it.
+        key: of the split into training and held-out examples; the same over all starts.
+
+    Raises:
+        BadInput: the files can not be read or used; in full, for the partner's eyes.
+
+    Guarantee: writes nothing; no repr or message shows an example.
+    """
+
+    def __init__(self, path: Path, section: DataSection, *, key: bytes) -> None:
+        self._path, self._section, self._key = path, section, key
+        before = _stamp(path) if path.exists() else ()
+        self._examples = files.read(
+            path, format=section.format, input=section.input, label=section.label, image_size=section.image_size
+        )
+        self._stamp = before
+        self._encoded: tuple[str, Encoded] | None = None
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def fit(self, job: Job) -> Fitted:
+        """The examples for `job`.
+
+        Raises:
+            BadInput: files that were changed or have vanished since they were read, a class that the job does not
+                know, data that does not fit its task, a task that is not installed here. For the server's eyes.
+
+        Guarantee: the split depends on the number of examples, the job's `partner_holdout` and the key alone, so that
+        an example held out in one round is held out in all, and in all jobs with that share.
+        """
+        self._check_unchanged()
+        try:
+            found = find(job.task.kind)
+        except BadInput as error:
+            raise _told(
+                error,
+                BadInput(
+                    f"expected the task {job.task.kind} here, found that it can not be used",
+                    hint="have the partner install the package that has it",
+                ),
+            ) from None
+        if job.task.package and job.task.package != found.package:
+            raise BadInput(
+                f"expected the task {job.task.kind} of {job.task.package}, found that of {found.package}",
+                hint="install the same version of that package on both sides",
+            )
+        options = parse_options(found.task, job.task.model, job.task.options)
+        encoded = self._encode(job, found.task, options)
+        train, held = holdout(len(encoded), share=job.evaluation.partner_holdout, key=self._key)
+        return Fitted(found.task, options, _shard(encoded, train), _shard(encoded, held))
+
+    def _check_unchanged(self) -> None:
+        try:
+            now = _stamp(self._path)
+        except OSError:
+            now = ()
+        if now == self._stamp:
+            return
+        what = "changed" if now else "no longer there"
+        full = BadInput(
+            f"expected the data at {self._path} as it was when it was read, found it {what}",
+            hint="put it back, or start tacit-client run again to train with what is there now",
+        )
+        raise _told(
+            full,
+            BadInput(
+                f"expected this partner's data as it was, found it {what}", hint="ask the partner to look at its log"
+            ),
+        )
+
+    def _encode(self, job: Job, task: Task, options: Options) -> Encoded:
+        section = job.task.model_dump(mode="json", include={"kind", "model", "options", "labels"})
+        name = json.dumps(section, sort_keys=True)
+        if self._encoded is None or self._encoded[0] != name:
+            self._encoded = None  # both at once may not fit in memory
+            known = job.task.labels or tuple(str(i) for i in range(options.classes))
+            examples = _numbered(self._examples, known, label=self._section.label)
+            try:
+                self._encoded = name, task.encode(options, examples)
+            except BadInput as error:
+                short = BadInput(
+                    "expected data that fits the job's task and options, found other data here",
+                    hint="ask the partner to look at its log",
+                )
+                raise _told(error, short) from None
+        return self._encoded[1]
+
+
+def _numbered(examples: Examples, known: tuple[str, ...], *, label: str | None) -> Examples:
+    """The same with labels numbered as the job's classes are."""
+    strange = sorted(set(examples.classes) - set(known))
+    column = f"column {label}" if label else "the column of labels"
+    if strange:
+        full = BadInput(
+            f"expected classes of the job ({', '.join(known[:20])}) in {column}, found {', '.join(strange[:20])} too",
+            hint="mend or leave out the rows of these classes, or have the job name them",
+        )
+        short = BadInput(
+            f"expected the job's classes only in {column}, found another",
+            hint="have the job name every class in task.labels, or ask the partner to look at its log",
+        )
+        raise _told(full, short)
+    numbers = np.array([known.index(name) for name in examples.classes], dtype=np.int64)
+    return replace(examples, labels=numbers[examples.labels], classes=known)
+
+
+def _told(full: BadInput, short: BadInput) -> BadInput:
+    """`short`, for the server, after `full` is in the partner's log."""
+    _log.error("the data can not be used: %s; %s", full.message, full.hint)
+    return short
+
+
+def _shard(encoded: Encoded, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Shard:
+    return Shard(encoded, torch.from_numpy(rows))
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Name, time of change and size of a file; of a folder, of every folder in it, and of the files on top.
+
+    A folder's time changes when a file in it comes or goes, so that a million pictures need no look at each.
+    """
+    return tuple((str(p), (s := p.stat()).st_mtime_ns, 0 if p.is_dir() else s.st_size) for p in _watched(path))
+
+
+def _watched(path: Path) -> Iterator[Path]:
+    yield path
+    if path.is_dir():
+        yield from sorted(entry for entry in path.iterdir() if entry.is_file())
+        for folder, inner, _ in os.walk(path):
+            yield from (Path(folder) / name for name in sorted(inner))

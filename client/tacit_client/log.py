@@ -1,0 +1,44 @@
+"""The partner's own log: plain words on stderr and in DIR/logs/client.log."""
+
+from __future__ import annotations
+
+import logging
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from tacit.errors import BadInput
+
+__all__ = ["start"]
+
+_LARGEST = 10 * 2**20  # bytes
+_KEPT = 5  # older files
+_OURS = ("tacit", "tacit_client")  # what Flower and grpc say is no news to a partner
+
+
+def start(directory: Path) -> None:
+    """Write what `tacit` and `tacit_client` log to stderr and to client.log in `directory`, mode 0600, rotated.
+
+    Raises:
+        BadInput: the file can not be written.
+    """
+    path = directory / "client.log"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        path.touch(mode=0o600)
+        handlers = [logging.StreamHandler(), RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=_KEPT)]
+    except OSError as error:
+        raise BadInput(
+            f"expected a log that can be written at {path}, found {error.strerror}", hint="mend the folder's rights"
+        ) from None
+    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    for handler in handlers:
+        handler.setFormatter(form)
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        for old in logger.handlers[:]:
+            logger.removeHandler(old)
+            old.close()
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        for handler in handlers:
+            logger.addHandler(handler)

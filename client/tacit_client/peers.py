@@ -1,0 +1,157 @@
+"""Peers: whose identity keys this partner accepted, beside what the server says they are.
+
+`peers.toml` is the partner's own and counts; `roster.toml` is what the server named last, and is only looked at. Both
+hold a line `name = "identity key in hex"` for each partner. Keys are compared by their owners over another channel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+
+from tacit.errors import BadInput
+from tacit.secagg.constants import KEY
+from tacit.secagg.keys import PublicKey
+
+__all__ = ["Peer", "State", "accept", "fingerprint", "overview", "read", "remove", "write_roster"]
+
+State = Literal["accepted", "new", "changed", "not named"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One partner as both files have it.
+
+    Attributes:
+        name: of the peer.
+        accepted: its key in peers.toml.
+        named: its key in roster.toml.
+    """
+
+    name: str
+    accepted: PublicKey | None
+    named: PublicKey | None
+
+    @property
+    def state(self) -> State:
+        """`changed` is an alarm: the server names another key than the accepted one."""
+        if self.accepted is None:
+            return "new"
+        if self.named is None:
+            return "not named"
+        return "accepted" if self.named == self.accepted else "changed"
+
+
+def fingerprint(key: PublicKey) -> str:
+    """The first 16 bytes of SHA-256 of `key`, in groups to be read aloud.
+
+    Guarantee: finding another key with the same fingerprint takes about 2^128 tries.
+    """
+    text = hashlib.sha256(key).hexdigest()[:32]
+    return " ".join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+def read(path: Path) -> dict[str, PublicKey]:
+    """The keys by name in the file at `path`; none where there is no file.
+
+    Raises:
+        BadInput: not TOML, a name that is none, a key that is none, or one key under two names.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BadInput(f"expected to read {path}, found {error.strerror}", hint="mend the file's rights") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
+    found = {name: _key(name, text, path) for name, text in raw.items()}
+    if len(set(found.values())) != len(found):
+        raise BadInput(
+            f"expected a key of its own for every peer, found one twice in {path}", hint="remove one of them"
+        )
+    return found
+
+
+def write_roster(directory: Path, named: Mapping[str, PublicKey]) -> None:
+    """Keep what the server named in DIR/roster.toml. Changes nobody's acceptance.
+
+    Raises:
+        BadInput: a name or a key that is none, or no way to write.
+    """
+    _write(directory / "roster.toml", named)
+
+
+def overview(peers: Path, *, roster: Path) -> tuple[Peer, ...]:
+    """Every peer in either file, by name. Raises BadInput."""
+    accepted, named = read(peers), read(roster)
+    return tuple(Peer(name, accepted.get(name), named.get(name)) for name in sorted({*accepted, *named}))
+
+
+def accept(peers: Path, name: str, *, roster: Path) -> PublicKey:
+    """Count `name` as accepted with the key that the server names for it, which is given back.
+
+    Raises:
+        BadInput: the server names no such partner, or another key than the one accepted before.
+
+    Guarantee: an accepted key is never replaced; a new one has to be accepted after the old one was removed.
+    """
+    accepted, named = read(peers), read(roster)
+    if name not in named:
+        raise BadInput(
+            f"expected one of {', '.join(sorted(named)) or 'no names yet'} in {roster}, found {name}",
+            hint="correct the name, or wait until the server has named that partner",
+        )
+    if name in accepted and accepted[name] != named[name]:
+        raise BadInput(
+            f"expected the accepted key of {name} ({fingerprint(accepted[name])}), found that the server names another "
+            f"({fingerprint(named[name])})",
+            hint="ask that partner over another channel; only if its key really changed, remove it and accept it anew",
+        )
+    _write(peers, {**accepted, name: named[name]})
+    return named[name]
+
+
+def remove(peers: Path, name: str) -> None:
+    """Count `name` no longer as accepted. Raises BadInput where it was not."""
+    accepted = read(peers)
+    if name not in accepted:
+        raise BadInput(f"expected an accepted peer, found {name}, which is none", hint="see tacit-client peers DIR")
+    _write(peers, {other: key for other, key in accepted.items() if other != name})
+
+
+def _write(path: Path, peers: Mapping[str, PublicKey]) -> None:
+    """Put `peers` at `path`, whole or not at all."""
+    raw = {name: bytes(key).hex() for name, key in sorted(peers.items())}
+    for name, text in raw.items():
+        _key(name, text, path)
+    new = path.with_suffix(".toml.new")
+    try:
+        new.write_text(tomli_w.dumps(raw), encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise BadInput(
+            f"expected to write {path}, found {error.strerror}", hint="mend the disk or its rights"
+        ) from None
+
+
+def _key(name: str, text: object, path: Path) -> PublicKey:
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"expected names of small letters, digits and hyphens, found {name!r} in {path}", hint="remove that line"
+        )
+    if not isinstance(text, str) or not re.fullmatch(f"[0-9a-f]{{{2 * KEY}}}", text):
+        raise BadInput(
+            f"expected an identity key of {2 * KEY} hex digits for {name}, found another value in {path}",
+            hint="remove that line, and accept the peer again",
+        )
+    return PublicKey(bytes.fromhex(text))
