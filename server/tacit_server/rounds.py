@@ -21,9 +21,10 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
-from tacit.wire import EVALUATE, HELLO, STATEMENT, TRAIN, Ask, Hello, Parcel, Statement
+from tacit.wire import EVALUATE, STATEMENT, TRAIN, Ask, Hello, Parcel, Statement
 from tacit_server.checkpoint import Best, RunState
 from tacit_server.replies import Answers, Replies, check_events, collect, tally
+from tacit_server.roll import Roster, ask_names, present
 from tacit_server.secagg import Cohort, collect_masked, tally_masked
 from tacit_server.transport import exchange, wait_for_nodes
 from tacit_server.update import ServerOptimizer
@@ -31,9 +32,7 @@ from tacit_server.update import ServerOptimizer
 __all__ = ["Setup", "federate"]
 
 _GREETING_TIMEOUT = 300.0  # seconds for partners to appear and to say their names: a cold machine loads torch first
-
-
-Roster = dict[int, Hello]  # partners by Flower's node id
+_LOOK = 0.5  # seconds between two looks at who is there
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,9 @@ class Setup:
         patience: factor on the job's timeouts: an engine that calls partners in turn needs one turn each.
         stop: set from outside to leave at the next opportunity.
         save: keeps the state after every round.
+        waits: whether partners come and go, so that who is missing is waited for; else all are there at the start.
+        check: what is known of the partner at a node; raises BadInput where it says something else of itself.
+        tell: told what the run waits for, and nothing once it goes on.
     """
 
     job: Job
@@ -57,6 +59,9 @@ class Setup:
     save: Callable[[RunState], None]
     patience: float = 1.0
     stop: threading.Event = field(default_factory=threading.Event)
+    waits: bool = False
+    check: Callable[[int, Hello], None] = lambda node, hello: None
+    tell: Callable[[str], None] = lambda text: None
 
     def timeout(self, *, working: bool) -> float:
         """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
@@ -71,15 +76,16 @@ def federate(grid: Grid, setup: Setup, state: RunState) -> RunState:
         JobFailed: too few partners, or more than `max_failed_rounds` rounds abandoned in a row.
     """
     job = setup.job
-    roster = _greet(grid, setup)
+    roster = Roster() if setup.waits else _greet(grid, setup)
     optimizer = ServerOptimizer(job.training, state.vector)
     optimizer.restore(state.optimizer)
     while state.round < job.training.rounds and not _patience_is_over(job, state):
+        roster = _refresh(grid, setup, roster)
         state = _round(grid, setup, state, roster, optimizer)
         setup.save(state)
         if state.failed > job.training.max_failed_rounds:
             raise _too_many_failures(job, state)
-    return _close(grid, setup, state, roster)
+    return _close(grid, setup, state, present(grid, roster, check=setup.check, stop=setup.stop))
 
 
 def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer: ServerOptimizer) -> RunState:
@@ -87,7 +93,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
     cohort = _choose(setup, roster, number)
 
     ask = Ask(setup.job, state.run, number, state.attempt, len(cohort), state.vector)
-    replies = _train(grid, setup, ask, cohort, single=optimizer.single)
+    replies = _train(grid, setup, ask, cohort, single=optimizer.single) if cohort else _nobody(setup.job, roster)
     trained = time.perf_counter()
 
     done = replies.deltas is not None
@@ -96,7 +102,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
 
     due = number % setup.job.evaluation.every == 0 or number == setup.job.training.rounds
     test = setup.test(vector).summary() if due and setup.test else None
-    federated = _judge(grid, setup, replace(ask, vector=vector), cohort) if due else None
+    federated = _judge(grid, setup, replace(ask, vector=vector), cohort) if due and cohort else None
     evaluated = time.perf_counter()
 
     events = state.events | replies.events
@@ -140,14 +146,7 @@ def _greet(grid: Grid, setup: Setup) -> Roster:
     """The partners by node, once enough of them are there."""
     least = setup.job.aggregation.min_cohort
     nodes = wait_for_nodes(grid, least=least, timeout=_GREETING_TIMEOUT)
-    timeout, parcel = _GREETING_TIMEOUT * setup.patience, Parcel({}, {})
-    parcels = dict.fromkeys(nodes, parcel)
-    answers = exchange(grid, parcels, kind=HELLO, timeout=timeout, group="hello", stop=setup.stop)
-    roster: Roster = {}
-    for node, answer in answers:
-        if isinstance(answer, Parcel):
-            with suppress(BadInput):  # whoever can not say its name is not there
-                roster[node] = Hello.unpack(answer)
+    roster = ask_names(grid, nodes, timeout=_GREETING_TIMEOUT * setup.patience, stop=setup.stop)
     if any(len({getattr(p, key) for p in roster.values()}) != len(roster) for key in ("name", "identity")):
         raise JobFailed(
             "expected partners with names and keys of their own, found one twice",
@@ -163,13 +162,35 @@ def _greet(grid: Grid, setup: Setup) -> Roster:
     return roster
 
 
+def _refresh(grid: Grid, setup: Setup, roster: Roster) -> Roster:
+    """The partners who are there now; where that is too few, and the run waits, for as long as a round may last."""
+    least, deadline = setup.job.aggregation.min_cohort, time.monotonic() + setup.timeout(working=True)
+    while True:
+        roster = present(grid, roster, check=setup.check, stop=setup.stop)
+        if len(roster) >= least or not setup.waits or time.monotonic() > deadline:
+            setup.tell("")
+            return roster
+        setup.tell(f"waiting for partners: {len(roster)} of {least}")
+        if setup.stop.wait(_LOOK):
+            raise KeyboardInterrupt
+
+
 def _choose(setup: Setup, roster: Roster, number: int) -> Roster:
-    """This round's cohort, drawn uniformly by name so that node numbers do not matter."""
+    """This round's cohort, drawn uniformly by name so that node numbers do not matter; empty if too few are there."""
+    if len(roster) < setup.job.aggregation.min_cohort:
+        return {}
     names = {partner.name: node for node, partner in roster.items()}
     order = sorted(names)
     size = min(setup.job.aggregation.cohort or len(order), len(order))
     chosen = setup.randomness.stream("cohort", number).choose(len(order), k=size)
     return {names[order[i]]: roster[names[order[i]]] for i in chosen}
+
+
+def _nobody(job: Job, roster: Roster) -> Replies:
+    """What comes of a round for which too few partners are there."""
+    least = job.aggregation.min_cohort
+    reason = f"expected at least {least} partners, found {len(roster)}"
+    return Replies(job.aggregation.needed(least), reason=reason)
 
 
 def _train(grid: Grid, setup: Setup, ask: Ask, cohort: Roster, *, single: bool) -> Replies:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from flwr.app import Array, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from tacit.errors import BadInput, JobFailed
@@ -14,6 +15,10 @@ from tacit.link.records import to_parcel, to_records
 from tacit.wire import Parcel
 
 __all__ = ["Failure", "exchange", "wait_for_nodes"]
+
+# What Flower's SuperLink answers (flwr 1.41, flwr.common.constant.ErrorCode) where a node's heartbeats stopped, or the
+# node was removed, or half of its answer is missing.
+_OFFLINE = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE})
 
 _SHORTEST_PAUSE = 0.005  # seconds; doubles while nothing comes, so that an idle server rests
 _LONGEST_PAUSE = 0.1
@@ -68,15 +73,17 @@ def exchange(
         for node, parcel in parcels.items()
     ]
     deadline = time.monotonic() + timeout
-    waiting = {name for name in grid.push_messages(messages) if name}
+    # By the message answered: where Flower answers in a node's stead, the sender is not the node.
+    waiting = {number: node for number, node in zip(grid.push_messages(messages), parcels, strict=False) if number}
     pause = _SHORTEST_PAUSE
     while waiting:
         if stop.is_set():
             raise KeyboardInterrupt
-        answers = list(grid.pull_messages(waiting))
+        answers = list(grid.pull_messages(list(waiting)))
         for answer in answers:
-            waiting.discard(answer.metadata.reply_to_message_id)
-            yield answer.metadata.src_node_id, _read(answer)
+            node = waiting.pop(answer.metadata.reply_to_message_id, None)
+            if node is not None:
+                yield node, _read(answer)
         if time.monotonic() > deadline:
             return
         if answers:
@@ -88,7 +95,7 @@ def exchange(
 
 def _read(answer: Message) -> Parcel | Failure:
     if answer.has_error():
-        return Failure(answer.error.reason)
+        return Failure("went offline" if answer.error.code in _OFFLINE else answer.error.reason)
     try:
         return to_parcel(answer.content)
     except BadInput as error:

@@ -1,0 +1,64 @@
+"""Who is there: partners by Flower's node id, as they come and go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from flwr.serverapp import Grid
+
+from tacit.errors import BadInput
+from tacit.wire import HELLO, Hello, Parcel
+from tacit_server.transport import exchange
+
+__all__ = ["Roster", "ask_names", "present"]
+
+_log = logging.getLogger(__name__)
+
+_HELLO_TIMEOUT = 30.0  # seconds for one who comes later: the others wait
+
+Roster = dict[int, Hello]
+"""Partners by Flower's node id."""
+
+
+def ask_names(grid: Grid, nodes: Sequence[int], *, timeout: float, stop: threading.Event) -> Roster:
+    """Who is at each of `nodes`; whoever can not say its name within `timeout` seconds is not there."""
+    found: Roster = {}
+    if nodes:
+        parcels = dict.fromkeys(nodes, Parcel({}, {}))
+        for node, answer in exchange(grid, parcels, kind=HELLO, timeout=timeout, group="hello", stop=stop):
+            if isinstance(answer, Parcel):
+                with suppress(BadInput):
+                    found[node] = Hello.unpack(answer)
+    return found
+
+
+def present(grid: Grid, roster: Roster, *, check: Callable[[int, Hello], None], stop: threading.Event) -> Roster:
+    """Those of `roster` whose nodes are still there, and those who are new.
+
+    Args:
+        check: raises BadInput where a node is not the partner that it says it is.
+        stop: set from another thread to leave.
+
+    Guarantee: nobody whom `check` refuses, and no second node of one name or key, takes part; the log names them.
+    """
+    nodes = sorted(grid.get_node_ids())
+    found = {node: roster[node] for node in nodes if node in roster}
+    found |= ask_names(grid, [node for node in nodes if node not in roster], timeout=_HELLO_TIMEOUT, stop=stop)
+    admitted: Roster = {}
+    for node, partner in found.items():
+        try:
+            check(node, partner)
+            _check_alone(partner, admitted)
+        except BadInput as error:
+            _log.warning("left out: %s", error.message)
+        else:
+            admitted[node] = partner
+    return admitted
+
+
+def _check_alone(partner: Hello, admitted: Roster) -> None:
+    if any(partner.name == other.name or partner.identity == other.identity for other in admitted.values()):
+        raise BadInput(f"expected one node of {partner.name}, found two", hint="rename one partner, or join it anew")
