@@ -21,6 +21,9 @@ MOST_OBJECT = 8 * 2**20
 """Bytes of one object: Flower cuts arrays into objects of 5 MiB."""
 
 
+_HINT = "install the same version of tacit on both sides"
+
+
 class Oversize(BadInput):
     """More bytes than this receiver takes."""
 
@@ -47,11 +50,11 @@ def join(pieces: Iterable[Piece], *, limit: int) -> Iterator[tuple[str, bytes]]:
     stream, total = iter(pieces), 0
     for piece in stream:
         if piece.WhichOneof("kind") != "object":
-            raise BadInput("expected an object in a message, found another piece")
+            raise BadInput("expected an object in a message, found another piece", hint=_HINT)
         name, length = piece.object.id, piece.object.length
         total += length
         if length > MOST_OBJECT or total > limit:
-            raise Oversize(f"expected a message of at most {limit} bytes, found more")
+            raise Oversize(f"expected a message of at most {limit} bytes, found more", hint=_HINT)
         yield name, _object(stream, name, length=length)
 
 
@@ -60,8 +63,8 @@ def _object(stream: Iterator[Piece], name: str, *, length: int) -> bytes:
     while len(content) < length:
         piece = next(stream, None)
         if piece is None or not piece.data:
-            raise BadInput(f"expected {length} bytes of an object, found {len(content)}")
+            raise BadInput(f"expected {length} bytes of an object, found {len(content)}", hint=_HINT)
         content += piece.data
     if len(content) != length or hashlib.sha256(content).hexdigest() != name:
-        raise BadInput("expected an object with the bytes that its hash names, found others")
+        raise BadInput("expected an object with the bytes that its hash names, found others", hint=_HINT)
     return bytes(content)

@@ -1,0 +1,251 @@
+"""The one connection of a partner's process: outbound, to the gateway, over mutual TLS.
+
+A thread attends: it keeps the stream open by which the gateway knows that this partner is there, and comes back after
+every loss, with the same session. Training runs beside it, so that a long round never loses the link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import grpc
+
+from tacit.errors import BadInput, JobFailed
+from tacit.link.channel import Files, client_channel
+from tacit.link.invitation import Invitation
+from tacit.link.link_pb2 import Enrolment, Envelope, Membership, Notice, Piece, Presence, Renewal, Ticket
+from tacit.link.link_pb2_grpc import LinkStub
+from tacit.link.pieces import join, split
+from tacit.secagg.keys import PublicKey
+
+__all__ = ["Enrolled", "Link", "Lost", "enrol"]
+
+_log = logging.getLogger(__name__)
+
+_ANSWER = 30.0  # seconds for a short call
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0  # seconds between two tries
+_FINAL = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
+
+
+class Lost(Exception):
+    """The message at hand is no longer: its run is over, or nobody waits for the answer."""
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What a partner gets when it joins: its certificate (PEM), and the other partners' identity keys by name."""
+
+    certificate: bytes
+    peers: dict[str, PublicKey]
+
+
+def enrol(invitation: Invitation, *, request: bytes, identity: PublicKey, proof: bytes) -> Enrolled:
+    """Ask the gateway to make a partner of whoever holds `invitation`.
+
+    Raises:
+        BadInput: no answer, or a refusal with the server's reason.
+    """
+    files = invitation.key, invitation.certificate, invitation.authority
+    asked = Enrolment(name=invitation.name, request=request, identity=identity, proof=proof)
+    with client_channel(invitation.address, files) as channel:
+        try:
+            found = LinkStub(channel).Enrol(asked, timeout=_ANSWER, wait_for_ready=False)
+        except grpc.RpcError as error:
+            raise _why(error, invitation.address) from None
+    return _enrolled(found)
+
+
+class Link:
+    """A partner's connection to its gateway.
+
+    Args:
+        address: host:port.
+        files: asked at every connection, so that a renewed certificate is used at once.
+        device: what this partner computes on, for the operator's eyes.
+        peers: told who the server says takes part, at every connection.
+        renew: asked at every connection and once an hour for a certificate request, where it is time for one; told the
+            new certificate.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        files: Callable[[], Files],
+        *,
+        device: str,
+        peers: Callable[[dict[str, PublicKey]], None],
+        renew: Callable[[Callable[[bytes], bytes]], None],
+    ) -> None:
+        self._address, self._files, self._device = address, files, device
+        self._peers, self._renew = peers, renew
+        self._session = secrets.token_hex(16)
+        self._tickets: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+        self._here, self._over = threading.Event(), threading.Event()
+        self._stub: LinkStub | None = None
+        self._channel: grpc.Channel | None = None
+        self._refused: str | None = None
+        self.node = 0
+
+    def open(self) -> None:
+        """Begin to attend. Returns at once."""
+        threading.Thread(target=self._attend, name="link", daemon=True).start()
+
+    def close(self) -> None:
+        """Leave."""
+        self._over.set()
+        self._drop()
+
+    def next(self, *, timeout: float) -> Ticket | None:
+        """A message that waits, or None after `timeout` seconds.
+
+        Raises:
+            JobFailed: the server does not admit this partner any more.
+        """
+        if self._refused is not None:
+            raise JobFailed(self._refused, hint="ask the operator; a removed partner needs a new invitation")
+        with suppress(queue.Empty):
+            return self._tickets.get(timeout=timeout)
+        return None
+
+    @contextlib.contextmanager
+    def take(self, ticket: Ticket, *, limit: int) -> Iterator[tuple[Envelope, Iterable[tuple[str, bytes]]]]:
+        """The message that `ticket` announces, while it comes.
+
+        Raises:
+            Lost: it is no longer.
+            grpc.RpcError: the connection broke; take it anew.
+        """
+        try:
+            pieces = iter(self._connected().Take(ticket))
+            yield next(pieces, Piece()).envelope, join(pieces, limit=limit)
+        except grpc.RpcError as error:
+            raise _lost(error) from None
+
+    def give(self, envelope: Envelope, objects: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
+        """Hand in an answer, however often the connection breaks meanwhile.
+
+        Raises:
+            Lost: nobody waits for it.
+        """
+        pause = _FIRST_PAUSE
+        while not self._over.is_set():
+            try:
+                if self._connected().Give(split(envelope, objects())).late:
+                    raise Lost("late")
+                return
+            except grpc.RpcError as error:
+                failure = _lost(error)
+                if isinstance(failure, Lost):
+                    raise failure from None
+                self._over.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _connected(self) -> LinkStub:
+        """Wait until the gateway has said welcome. Raises Lost where this partner leaves."""
+        while not self._here.wait(0.2):
+            if self._over.is_set() or self._refused is not None:
+                raise Lost("leaving")
+        if self._stub is None:
+            raise Lost("leaving")
+        return self._stub
+
+    def _attend(self) -> None:
+        pause, said = _FIRST_PAUSE, ""
+        while not self._over.is_set():
+            try:
+                for notice in self._stream():
+                    if notice.WhichOneof("kind") == "welcome":
+                        pause, said = _FIRST_PAUSE, ""
+                    self._hear(notice)
+                reason = "the gateway closed the connection"
+            except grpc.RpcError as error:
+                reason = _why(error, self._address).message
+                if error.code() in _FINAL:
+                    self._refused = reason
+                    return
+                if error.code() is grpc.StatusCode.NOT_FOUND:  # another process of this partner came between
+                    self._session = secrets.token_hex(16)
+            except OSError as error:
+                reason = f"expected this partner's keys, found {error.strerror}"
+            finally:
+                self._drop()
+            if reason != said and not self._over.is_set():
+                _log.warning("not connected: %s; trying again", reason)
+            said = reason
+            self._over.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that partners do not come in step
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _stream(self) -> Iterable[Notice]:
+        self._channel = client_channel(self._address, self._files())
+        self._stub = LinkStub(self._channel)
+        self._renew(lambda request: self._renewed(request).certificate)
+        presence = Presence(session=self._session, version=version("tacit"), device=self._device)
+        return iter(self._stub.Attend(presence))
+
+    def _renewed(self, request: bytes) -> Membership:
+        stub = self._stub
+        if stub is None:
+            raise Lost("leaving")
+        return stub.Renew(Renewal(request=request), timeout=_ANSWER)
+
+    def _hear(self, notice: Notice) -> None:
+        match notice.WhichOneof("kind"):
+            case "welcome":
+                self.node = notice.welcome.node
+                self._peers({peer.name: PublicKey(peer.identity) for peer in notice.welcome.peers})
+                self._here.set()
+                _skew(notice.welcome.clock)
+                _log.info("connected to %s", self._address)
+            case "waiting":
+                self._tickets.put(notice.waiting)
+
+    def _drop(self) -> None:
+        self._here.clear()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+
+def _enrolled(found: Membership) -> Enrolled:
+    return Enrolled(found.certificate, {peer.name: PublicKey(peer.identity) for peer in found.peers})
+
+
+def _skew(clock: float) -> None:
+    off = time.time() - clock
+    if abs(off) > 60.0:
+        _log.warning("this machine's clock is %+.0f s off the server's; set it", off)
+
+
+def _lost(error: grpc.RpcError) -> Exception:
+    """Lost where asking again can not help; else the error itself."""
+    gone = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE} | _FINAL
+    return Lost(error.details()) if error.code() in gone else error
+
+
+def _why(error: grpc.RpcError, address: str) -> BadInput:
+    """What went wrong, in words for the partner's engineer."""
+    code = error.code()
+    said, _, hint = (error.details() or "").partition("\n")
+    if said.startswith("expected"):  # the gateway's own words
+        return BadInput(said, hint=hint or "ask the operator")
+    if code is grpc.StatusCode.UNAVAILABLE and any(word in said for word in ("SSL", "Ssl", "andshak", "CERTIFICATE")):
+        return BadInput(
+            f"expected a TLS handshake with {address}, found it refused: {said[:200]}",
+            hint="is this the server's address, is this machine's clock right? else ask for a new invitation",
+        )
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return BadInput(
+            f"expected the server at {address} to answer, found no connection",
+            hint="is it up, is the address right, and may this machine open that port?",
+        )
+    return BadInput(f"expected an answer of {address}, found {code.name}: {said[:200]}", hint="ask the operator")

@@ -1,0 +1,114 @@
+"""The loop of a partner's process: take a message, let the ClientApp answer it, give the answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import grpc
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
+from flwr.clientapp import ClientApp
+
+from tacit.errors import BadInput
+from tacit.link import certificates
+from tacit.link.link_pb2 import Ticket
+from tacit_client import peers
+from tacit_client.app import make_client_app
+from tacit_client.keys import Keys
+from tacit_client.letters import closed, opened
+from tacit_client.link import Link, Lost
+from tacit_client.office import Office
+from tacit_client.site import Folder
+
+__all__ = ["Node", "run"]
+
+_log = logging.getLogger(__name__)
+
+_FAILED = 0  # Flower's error code for an unknown cause
+_HOUR = 3600.0
+
+
+class Node:
+    """One partner's loop over one link.
+
+    Args:
+        link: opened by `serve`.
+        app: answers.
+    """
+
+    def __init__(self, link: Link, app: ClientApp) -> None:
+        self._link, self._app = link, app
+        self._most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # bytes of a message
+
+    def serve(self, stop: threading.Event) -> None:
+        """Answer messages, one at a time, until `stop` is set.
+
+        Raises:
+            JobFailed: the server does not admit this partner any more.
+        """
+        self._link.open()
+        try:
+            while not stop.is_set():
+                ticket = self._link.next(timeout=0.5)
+                if ticket is not None:
+                    self._answer(ticket)
+        finally:
+            self._link.close()
+
+    def _answer(self, ticket: Ticket) -> None:
+        began = time.monotonic()
+        try:
+            with self._link.take(ticket, limit=self._most) as (envelope, objects):
+                asked = opened(envelope, objects, node=self._link.node)
+            reply = self._call(asked)
+            seconds = time.monotonic() - began
+            envelope, _ = closed(reply, asked, ticket=ticket, seconds=seconds)
+            self._link.give(envelope, lambda: closed(reply, asked, ticket=ticket, seconds=seconds)[1])
+        except Lost as error:
+            _log.info("a message was dropped: %s", error)
+        except grpc.RpcError:
+            _log.info("the connection broke while a message came; the gateway will announce it again")
+        except BadInput as error:
+            _log.error("a message was not understood: %s", error.message)
+
+    def _call(self, asked: Message) -> Message:
+        metadata = asked.metadata
+        context = Context(
+            run_id=metadata.run_id,
+            node_id=metadata.dst_node_id,
+            node_config=UserConfig(),
+            state=RecordDict(),
+            run_config=UserConfig(),
+        )
+        try:
+            return self._app(message=asked, context=context)
+        except Exception as error:  # noqa: BLE001  # the edge of the process: no message may end it
+            _log.exception("a message could not be answered")
+            return Message(Error(_FAILED, f"the partner failed: {type(error).__name__}"), reply_to=asked)
+
+
+def run(folder: Folder, office: Office, *, stop: threading.Event) -> None:
+    """Connect `folder`'s partner and answer until `stop` is set. Raises JobFailed, as `Node.serve`."""
+    keys = Keys.open(folder.keys)
+    link = Link(
+        folder.config.server.address,
+        keys.files,
+        device=office.device,
+        peers=lambda named: peers.write(folder.roster, named),
+        renew=lambda ask: _renew(keys, folder.config.name, ask),
+    )
+    Node(link, make_client_app(office.desk)).serve(stop)
+
+
+def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> None:
+    """Ask for another certificate where this one is due; one that can not be had now is asked for later."""
+    if certificates.due(keys.certificate, now=datetime.now(UTC)):
+        try:
+            keys.keep(ask(keys.request(name)))
+            _log.info("the certificate of this partner was renewed")
+        except (grpc.RpcError, BadInput) as error:
+            _log.warning("the certificate of this partner could not be renewed: %s", error)

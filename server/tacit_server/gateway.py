@@ -1,0 +1,183 @@
+"""The gateway: the one open port, gRPC over mutual TLS, between partners and the SuperLink on loopback.
+
+Started by `tacit_server.up` as a process of its own, so that what faces the network is neither the supervisor nor the
+rounds, and can die and come back without them: `python -m tacit_server.gateway DIR`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import secrets
+import signal
+import sys
+import threading
+import time
+from concurrent import futures
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from tacit.link.channel import SERVER_OPTIONS, Files, server_credentials
+from tacit.link.link_pb2_grpc import add_LinkServicer_to_server
+from tacit.link.names import join_address
+from tacit_server.changes import Changes
+from tacit_server.fleet import FleetNode, Unreachable, node_key
+from tacit_server.folder import Folder
+from tacit_server.parent import end_with_parent
+from tacit_server.roster import Refused, Roster
+from tacit_server.service import Service
+from tacit_server.sessions import Session, Sessions
+from tacit_server.setup import renew_gateway
+
+__all__ = ["Gateway", "main"]
+
+_log = logging.getLogger(__name__)
+
+_LOOK = 0.02  # seconds between two looks at whether the SuperLink's database has changed
+_SWEEP = 1.0  # seconds after which every node is asked all the same
+_BEAT = 3.0  # seconds between two heartbeats
+_DAY = 86_400.0
+
+
+class Gateway:
+    """The gateway of one folder, until `stop`."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._roster = Roster(folder.roster_path)
+        self._secret = _secret(folder.state / "nodes.secret")
+        self._sessions = Sessions(folder.state / "sessions", make=self._node, grace=folder.config.grace)
+        self._news, self._stopping = threading.Event(), threading.Event()
+        self._renewed = 0.0
+        folder.spool.mkdir(mode=0o700, exist_ok=True)
+        for left in folder.spool.iterdir():  # what an earlier process left in the middle of an answer
+            left.unlink()
+        self._renew()
+        self._server = self._make_server()
+
+    def start(self) -> None:
+        """Open the port and begin to carry messages. Returns at once."""
+        self._server.start()
+        for work in (self._pump, self._beat):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the port; partners come back to the next gateway."""
+        self._stopping.set()
+        self._news.set()
+        for session in self._sessions.all():
+            session.tell(None)
+        self._server.stop(grace=1.0).wait()
+
+    def _make_server(self) -> grpc.Server:
+        config = self._folder.config
+        workers = futures.ThreadPoolExecutor(max_workers=3 * config.max_partners, thread_name_prefix="link")
+        server = grpc.server(workers, options=SERVER_OPTIONS, maximum_concurrent_rpcs=3 * config.max_partners)
+        add_LinkServicer_to_server(Service(self._folder, self._roster, self._sessions, wake=self._news.set), server)
+        doctor = health.HealthServicer()
+        doctor.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(doctor, server)
+        server.add_secure_port(join_address(config.listen, port=config.port), server_credentials(self._files))
+        return server
+
+    def _files(self) -> Files:
+        folder = self._folder
+        return folder.gateway_key.read_bytes(), folder.gateway.read_bytes(), folder.authority.read_bytes()
+
+    def _node(self, session: str) -> FleetNode:
+        return FleetNode(self._superlink, node_key(self._secret, session=session))
+
+    def _superlink(self) -> str:
+        """Where the SuperLink listens now. Raises Unreachable."""
+        try:
+            return f"127.0.0.1:{json.loads(self._folder.superlink.read_bytes())['port']}"
+        except (OSError, ValueError, KeyError):
+            raise Unreachable("superlink.json") from None
+
+    def _pump(self) -> None:
+        """Hand on what waits, as soon as the SuperLink's database has changed."""
+        database, swept = Changes(self._folder.flower_db), 0.0
+        while not self._stopping.is_set():
+            changed = database.changed()
+            if changed or self._news.is_set() or time.monotonic() - swept > _SWEEP:
+                self._news.clear()
+                swept = time.monotonic()
+                for session in self._sessions.all():
+                    with suppress(Unreachable):
+                        self._sessions.pump(session)
+            self._news.wait(_LOOK)
+
+    def _beat(self) -> None:
+        """Keep nodes online, cut off whom the roster no longer admits, renew the gateway's certificate."""
+        version = -1
+        beaten = 0.0
+        while not self._stopping.wait(0.5):
+            if (found := self._roster.version()) != version:
+                version = found
+                self._expel()
+            if time.monotonic() - beaten > _BEAT:
+                beaten = time.monotonic()
+                for session in self._sessions.all():
+                    with suppress(Unreachable):
+                        self._sessions.beat(session)
+            self._renew()
+
+    def _expel(self) -> None:
+        active = {row.name for row in self._roster.partners() if row.state == "active"}
+        for session in self._sessions.all():
+            if session.partner not in active:
+                _log.info("%s is no partner any more", session.partner)
+                self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.expel(session)
+        with suppress(Refused):
+            self._roster.forget_node(session.fleet.node)
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > _DAY or not self._renewed:
+            self._renewed = time.monotonic()
+            renew_gateway(self._folder, datetime.now(UTC))
+
+
+def _secret(path: Path) -> bytes:
+    """32 bytes from which the keys of this server's Flower nodes are drawn."""
+    with suppress(FileExistsError):
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _raise_limits() -> None:
+    """As many open files as this machine allows: every connection is one, the silent ones of a stranger too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM, or until the standard input ends: then the parent is gone."""
+    folder = Folder.open(Path(argv[0]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _raise_limits()
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    end_with_parent()
+    gateway = Gateway(folder)
+    gateway.start()
+    _log.info("open")
+    over.wait()
+    gateway.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,292 @@
+"""What the gateway answers: the link's calls, each admitted by the roster before anything else.
+
+Guarantee: a call is made in the name that its certificate bears, and in no other; a partner sees its own messages and
+no one else's; nothing of the SuperLink but the messages of that partner's node passes here.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, NoReturn
+
+import grpc
+
+from tacit.errors import BadInput, TacitError
+from tacit.link import certificates
+from tacit.link.certificates import Role, Subject
+from tacit.link.link_pb2 import (
+    Enrolment,
+    Envelope,
+    Membership,
+    Notice,
+    Peer,
+    Piece,
+    Presence,
+    Receipt,
+    Renewal,
+    Ticket,
+    Welcome,
+)
+from tacit.link.link_pb2_grpc import LinkServicer
+from tacit.link.pieces import Oversize, join, split
+from tacit.secagg.keys import PublicKey
+from tacit_server import enrol
+from tacit_server.fleet import Gone, Unreachable
+from tacit_server.folder import Folder
+from tacit_server.rate import Rate
+from tacit_server.roster import Refused, Roster
+from tacit_server.sessions import Session, Sessions, Taken, notices
+
+__all__ = ["Service"]
+
+_log = logging.getLogger(__name__)
+
+_MEMORY = 4 * 2**20  # bytes of an answer that are kept in memory; the rest goes to disk
+_PATIENCE = 60.0  # seconds for an object that the SuperLink does not have yet
+_SLOWEST = 16_384  # bytes a second below which an answer is given up
+_SAME = "install the same version of tacit on both sides"
+_UNREACHABLE = "expected the SuperLink to answer, found it starting; ask again"
+
+
+class Service(LinkServicer):
+    """The link's calls.
+
+    Args:
+        folder: the server's.
+        roster: who may call.
+        sessions: who is there.
+        wake: told that a message may wait.
+    """
+
+    def __init__(self, folder: Folder, roster: Roster, sessions: Sessions, *, wake: Callable[[], None]) -> None:
+        self._folder, self._roster, self._sessions, self._wake = folder, roster, sessions, wake
+        self._rates: dict[str, Rate] = {}
+        self._giving: set[str] = set()
+        self._lock = threading.Lock()
+
+    def Enrol(self, request: Enrolment, context: grpc.ServicerContext) -> Membership:
+        """With an invitation: become a partner."""
+        with _answered(context):
+            invitation = self._admit(context, Role.INVITATION)
+            certificate = enrol.enrol(
+                self._folder,
+                self._roster,
+                invitation=invitation,
+                name=request.name,
+                request=request.request,
+                identity=PublicKey(request.identity),
+                proof=request.proof,
+                now=datetime.now(UTC),
+            )
+            _log.info("%s joined", request.name)
+            return Membership(certificate=certificate, peers=self._peers())
+
+    def Renew(self, request: Renewal, context: grpc.ServicerContext) -> Membership:
+        """With a partner's certificate: another one."""
+        with _answered(context):
+            partner = self._admit(context, Role.PARTNER)
+            certificate = enrol.renew(
+                self._folder, self._roster, partner=partner, request=request.request, now=datetime.now(UTC)
+            )
+            _log.info("%s has a new certificate", partner.name)
+            return Membership(certificate=certificate, peers=self._peers())
+
+    def Attend(self, request: Presence, context: grpc.ServicerContext) -> Iterator[Notice]:
+        """Be there until either side goes."""
+        with _answered(context):
+            partner = self._admit(context, Role.PARTNER)
+            session, stream = self._enter(partner.name, request)
+        context.add_callback(lambda: stream.put(None))
+        _log.info("%s is there, node %d, %s", partner.name, session.fleet.node, _printable(request.device))
+        try:
+            yield Notice(welcome=Welcome(node=session.fleet.node, clock=time.time(), peers=self._peers()))
+            yield from notices(stream)
+            if context.is_active():
+                self._explain(context, partner)
+        finally:
+            self._sessions.leave(session, stream)
+            self._roster.seen(partner.name, online=False, device=_printable(request.device), now=datetime.now(UTC))
+            _log.info("%s has left", partner.name)
+
+    def Take(self, request: Ticket, context: grpc.ServicerContext) -> Iterator[Piece]:
+        """The message that waits."""
+        with _answered(context):
+            session = self._at_hand(context, request)
+            envelope, run, names = session.ticket or Envelope(), session.message().metadata.run_id, session.objects()
+        with _answered(context):
+            yield from split(envelope, self._fetch(session, run, names, context))
+
+    def Give(self, request_iterator: Iterable[Piece], context: grpc.ServicerContext) -> Receipt:
+        """The answer to the message at hand."""
+        with _answered(context):
+            pieces = iter(request_iterator)
+            envelope = next(pieces, Piece()).envelope
+            session = self._at_hand(context, envelope.ticket)
+            with self._alone(session), tempfile.SpooledTemporaryFile(_MEMORY, dir=self._folder.spool) as spool:
+                limit = session.allowance()
+                watch = threading.Timer(120 + limit / _SLOWEST, context.cancel)
+                watch.daemon = True
+                watch.start()
+                try:
+                    kept = _keep(join(pieces, limit=limit), spool)
+                finally:
+                    watch.cancel()
+                return self._hand_in(session, envelope, kept, spool)
+
+    def _hand_in(
+        self, session: Session, envelope: Envelope, kept: dict[str, tuple[int, int]], spool: IO[bytes]
+    ) -> Receipt:
+        def objects(wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+            for name in wanted & kept.keys():
+                start, length = kept[name]
+                spool.seek(start)
+                yield name, spool.read(length)
+
+        metadata, late = session.message().metadata, False
+        try:
+            session.fleet.answer(envelope.message, envelope.tree, objects)
+            session.fleet.confirm(metadata.run_id, metadata.message_id)
+        except Gone:
+            late = True
+        self._done(session)
+        return Receipt(late=late)
+
+    def _fetch(
+        self, session: Session, run: int, names: list[str], context: grpc.ServicerContext
+    ) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            pause, deadline = 0.02, time.monotonic() + _PATIENCE
+            while (content := self._object(session, run, name)) is None:
+                if not context.is_active():
+                    return
+                if time.monotonic() > deadline:
+                    self._done(session)
+                    raise Gone(name)
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
+            yield name, content
+
+    def _object(self, session: Session, run: int, name: str) -> bytes | None:
+        """An object, or None while it can not be had: the SuperLink starts anew, or the ServerApp still sends it."""
+        try:
+            return session.fleet.fetch(run, name)
+        except Unreachable:
+            return None
+        except Gone:
+            self._done(session)
+            raise
+
+    def _done(self, session: Session) -> None:
+        """Nobody waits for an answer to the message at hand any more; look for the next."""
+        self._sessions.answered(session)
+        self._wake()
+
+    def _admit(self, context: grpc.ServicerContext, role: Role) -> Subject:
+        """Who calls. Raises Refused."""
+        subject = certificates.subject(context.auth_context()["x509_pem_cert"][0])
+        if subject.role is not role:
+            raise Refused(
+                f"expected the certificate of a {role}, found one of a {subject.role}", hint="join with an invitation"
+            )
+        self._roster.admit(subject)
+        with self._lock:
+            rate = self._rates.setdefault(subject.name, Rate())
+        if not rate.spend():
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "expected fewer calls, found too many; wait a second")
+        return subject
+
+    def _enter(self, partner: str, presence: Presence) -> tuple[Session, queue.SimpleQueue[Notice | None]]:
+        if len(presence.session) != 32 or not set(presence.session) <= set("0123456789abcdef"):
+            raise BadInput("expected a session of 32 hexadecimal digits, found another", hint=_SAME)
+        session, stream = self._sessions.enter(partner, presence.session)
+        now, device = datetime.now(UTC), _printable(presence.device)
+        self._roster.node(partner, session=presence.session, node=session.fleet.node, now=now)
+        self._roster.seen(partner, online=True, device=device, now=now)
+        self._wake()
+        return session, stream
+
+    def _at_hand(self, context: grpc.ServicerContext, ticket: Ticket) -> Session:
+        """The session whose message at hand is `ticket`'s."""
+        partner = self._admit(context, Role.PARTNER)
+        session = self._sessions.find(partner.name, ticket.session)
+        if session is None:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "expected a partner that attends, found none")
+        if session.ticket is None or session.ticket.ticket.message != ticket.message:
+            context.abort(grpc.StatusCode.NOT_FOUND, "expected the message at hand, found another")
+        return session
+
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        with self._lock:
+            if session.partner in self._giving:
+                raise BadInput("expected one answer at a time, found two", hint=_SAME)
+            self._giving.add(session.partner)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._giving.discard(session.partner)
+
+    def _peers(self) -> list[Peer]:
+        return [
+            Peer(name=row.name, identity=row.identity)
+            for row in self._roster.partners()
+            if row.state == "active" and row.identity is not None
+        ]
+
+    def _explain(self, context: grpc.ServicerContext, partner: Subject) -> None:
+        """Why the gateway ended a stream."""
+        try:
+            self._roster.admit(partner)
+        except Refused as error:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{error.message}\n{error.hint}")
+
+
+_STATUS: list[tuple[type[Exception], grpc.StatusCode]] = [
+    (Refused, grpc.StatusCode.PERMISSION_DENIED),
+    (Oversize, grpc.StatusCode.OUT_OF_RANGE),
+    (TacitError, grpc.StatusCode.INVALID_ARGUMENT),
+]
+
+
+@contextmanager
+def _answered(context: grpc.ServicerContext) -> Iterator[None]:
+    """Turn what a call raises into gRPC's status, with a reason for the partner's eyes."""
+    try:
+        yield
+    except Taken:
+        reason = "expected one process of a partner, found another one connected; stop it, or wait a minute"
+        context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
+    except Unreachable:
+        context.abort(grpc.StatusCode.UNAVAILABLE, _UNREACHABLE)
+    except Gone:
+        context.abort(grpc.StatusCode.NOT_FOUND, "expected a message that waits, found that its run is over")
+    except OSError as error:
+        _log.error("%s", error)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "expected room on the server's disk, found none; ask again later")
+    except TacitError as error:
+        code = next(code for kind, code in _STATUS if isinstance(error, kind))
+        _log.warning("refused: %s", error.message)
+        context.abort(code, f"{error.message}\n{error.hint}")
+
+
+def _keep(objects: Iterable[tuple[str, bytes]], spool: IO[bytes]) -> dict[str, tuple[int, int]]:
+    """Put `objects` into `spool`; gives where each lies."""
+    places: dict[str, tuple[int, int]] = {}
+    for name, content in objects:
+        places[name] = spool.tell(), len(content)
+        spool.write(content)
+    return places
+
+
+def _printable(text: str) -> str:
+    """A partner's words for the operator's terminal: one line, nothing that moves the cursor."""
+    return "".join(c for c in text[:120] if c.isprintable())
