@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from pathlib import Path
 from tacit.privacy.events import Event, merge
 from tacit_client.config import PolicySection
 from tacit_client.ledger import Ledger, Release
-from tacit_client.policy import check_budget, check_day
+from tacit_client.policy import check_budget, check_day, cost
 
 __all__ = ["Budget", "Spell"]
+
+_log = logging.getLogger(__name__)
 
 _DAY = 86_400.0  # seconds
 
@@ -90,6 +93,7 @@ class Budget(Ledger):
             raise self._bad(error) from None
         super().reserve(release)
         self._spent = merge([*self._spent, release.event])
+        _log.info("charged round %d of run %r: %s", release.round, release.run, _words(release.event))
 
     def check(self, planned: Event, *, rounds: int) -> None:
         """Raises BadInput where the limits have no room for `rounds` rounds more like `planned`, one of them today.
@@ -101,6 +105,14 @@ class Budget(Ledger):
         if not _is_part(total, self._allowed):
             check_budget(self._policy, spent=self._spent, planned=planned, rounds=rounds)
             self._allowed = total
+            _log.info(
+                "allowed %d rounds of %s: epsilon %.4g of %g at delta %g, with all that was before",
+                rounds,
+                planned.kind,
+                cost(self._policy, total),
+                self._policy.epsilon_limit,
+                self._policy.delta,
+            )
 
     def today(self) -> int:
         """Rounds of training in the last 24 hours. A clock that was set back makes it more, not fewer."""
@@ -119,6 +131,12 @@ class Budget(Ledger):
         except sqlite3.Error as error:
             raise self._bad(error) from None
         return tuple(Spell(run, count, first, last, self.totals(run=run)) for run, count, first, last in rows)
+
+
+def _words(event: Event) -> str:
+    if event.kind == "none":
+        return f"{event.steps} steps without protection"
+    return f"{event.steps} steps with noise {event.noise_multiplier:.4g} at sampling rate {event.sampling_rate:.3g}"
 
 
 def _is_part(events: tuple[Event, ...], whole: tuple[Event, ...]) -> bool:

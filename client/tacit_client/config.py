@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tacit.check import contradiction
 from tacit.data.files import FORMATS
+from tacit.errors import BadInput
+from tacit.link.names import check_address, check_name
 
 __all__ = ["DataSection", "PolicySection", "ServerSection", "SiteConfig"]
 
@@ -22,16 +25,13 @@ class _Section(BaseModel):
 class ServerSection(_Section):
     """Who coordinates."""
 
-    address: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):[0-9]{1,5}$")]
+    address: str
     """HOST:PORT of the gateway."""
 
     @field_validator("address")
     @classmethod
     def _check(cls, address: str) -> str:
-        port = int(address.rpartition(":")[2])
-        if not 1 <= port <= 65535:
-            raise contradiction(f"expected server.address with a port from 1 to 65535, found {port}", hint="mend it")
-        return address
+        return _checked(lambda: check_address(address), address, key="server.address")
 
 
 class DataSection(_Section):
@@ -99,7 +99,7 @@ class PolicySection(_Section):
 class SiteConfig(_Section):
     """`site.toml`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: str
     """The partner, as it was invited."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     threads: PositiveInt | None = None
@@ -109,3 +109,16 @@ class SiteConfig(_Section):
     server: ServerSection
     data: DataSection = DataSection()
     policy: PolicySection = PolicySection()
+
+    @field_validator("name")
+    @classmethod
+    def _check(cls, name: str) -> str:
+        return _checked(lambda: check_name(name), name, key="name")
+
+
+def _checked(check: Callable[[], object], value: str, *, key: str) -> str:
+    try:
+        check()
+    except BadInput as error:
+        raise contradiction(f"{error.message} at {key}", hint=error.hint) from None
+    return value

@@ -25,7 +25,10 @@ def start(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         path.touch(mode=0o600)
-        handlers = [logging.StreamHandler(), RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=_KEPT)]
+        handlers: list[logging.Handler] = [
+            logging.StreamHandler(),
+            RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=_KEPT),
+        ]
     except OSError as error:
         raise BadInput(
             f"expected a log that can be written at {path}, found {error.strerror}", hint="mend the folder's rights"

@@ -6,7 +6,6 @@ hold a line `name = "identity key in hex"` for each partner. Keys are compared b
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,14 +16,14 @@ from typing import Literal
 import tomli_w
 
 from tacit.errors import BadInput
+from tacit.link.enrolment import fingerprint
+from tacit.link.names import check_name
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import PublicKey
 
-__all__ = ["Peer", "State", "accept", "fingerprint", "overview", "read", "remove", "write_roster"]
+__all__ = ["Peer", "State", "accept", "overview", "read", "remove", "write_roster"]
 
 State = Literal["accepted", "new", "changed", "not named"]
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class Peer:
     named: PublicKey | None
 
     @property
+    def key(self) -> PublicKey:
+        """The accepted key, or else the named one."""
+        return self.accepted or self.named or PublicKey(b"")
+
+    @property
     def state(self) -> State:
         """`changed` is an alarm: the server names another key than the accepted one."""
         if self.accepted is None:
@@ -49,15 +53,6 @@ class Peer:
         if self.named is None:
             return "not named"
         return "accepted" if self.named == self.accepted else "changed"
-
-
-def fingerprint(key: PublicKey) -> str:
-    """The first 16 bytes of SHA-256 of `key`, in groups to be read aloud.
-
-    Guarantee: finding another key with the same fingerprint takes about 2^128 tries.
-    """
-    text = hashlib.sha256(key).hexdigest()[:32]
-    return " ".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
 def read(path: Path) -> dict[str, PublicKey]:
@@ -145,10 +140,10 @@ def _write(path: Path, peers: Mapping[str, PublicKey]) -> None:
 
 
 def _key(name: str, text: object, path: Path) -> PublicKey:
-    if not _NAME.fullmatch(name):
-        raise BadInput(
-            f"expected names of small letters, digits and hyphens, found {name!r} in {path}", hint="remove that line"
-        )
+    try:
+        check_name(name)
+    except BadInput as error:
+        raise BadInput(f"{error.message} in {path}", hint="remove that line") from None
     if not isinstance(text, str) or not re.fullmatch(f"[0-9a-f]{{{2 * KEY}}}", text):
         raise BadInput(
             f"expected an identity key of {2 * KEY} hex digits for {name}, found another value in {path}",

@@ -14,7 +14,7 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit_client.config import PolicySection
 
-__all__ = ["check", "check_budget", "check_day", "cost", "fitting"]
+__all__ = ["check", "check_budget", "check_day", "check_delta", "cost", "fitting"]
 
 
 def check(job: Job, policy: PolicySection) -> None:
@@ -61,6 +61,15 @@ def check_day(policy: PolicySection, *, today: int) -> None:
             f"at most {policy.max_rounds_per_day} rounds of training in 24 hours",
             "one more",
             "wait, and resume the run",
+        )
+
+
+def check_delta(policy: PolicySection, *, examples: int) -> None:
+    """The policy's delta promises something for so many examples. Raises BadInput, for the partner's own eyes."""
+    if policy.delta >= 1 / examples:
+        raise BadInput(
+            f"expected policy.delta in site.toml below one over the {examples} examples, found {policy.delta:g}",
+            hint=f"set it to {0.1 / examples:.0e} or less: at 1/N it would allow to publish one example outright",
         )
 
 

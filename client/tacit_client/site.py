@@ -22,6 +22,7 @@ import tomli_w
 from tacit.check import parse
 from tacit.data.files import FORMATS
 from tacit.errors import BadInput
+from tacit.link import keyfile
 from tacit_client.config import PolicySection, SiteConfig
 
 __all__ = ["Folder", "load", "write"]
@@ -180,17 +181,12 @@ def _line(key: str, value: Any) -> str:
 
 
 def _check_modes(keys: Path) -> None:
-    """The folder of keys and all in it belong to this user alone."""
+    """The folder of keys and the keys in it are open to this user alone."""
     if not keys.is_dir():
         raise BadInput(f"expected this partner's keys at {keys}, found none", hint=_JOIN)
-    for path in (keys, *sorted(keys.iterdir())):
-        found = path.stat()
-        if found.st_mode & 0o077:
-            raise BadInput(
-                f"expected keys that only their owner can read, found mode {found.st_mode & 0o777:04o} at {path}",
-                hint=f"chmod go-rwx {path}; if others had access, join anew with fresh keys",
-            )
-        if found.st_uid != os.geteuid():
+    for path in (keys, *sorted(keys.glob("*.key"))):
+        keyfile.check_mode(path)
+        if path.stat().st_uid != os.geteuid():
             raise BadInput(
                 f"expected keys of the user who runs this, found another owner at {path}",
                 hint="run as the user who joined",
