@@ -13,11 +13,10 @@ from typing import Any
 
 from tacit import terminal
 from tacit.errors import BadInput
-from tacit.link import keyfile
 from tacit.link.enrolment import fingerprint
-from tacit.secagg.keys import identity_of
 from tacit.terminal import Parser, verbose_flag
 from tacit_client import log, peers
+from tacit_client.keys import Keys
 from tacit_client.site import Folder
 
 __all__ = ["main"]
@@ -71,7 +70,6 @@ def _join(args: argparse.Namespace) -> int:
     from tacit_client.join import join
 
     join(args.invitation, args.dir, data=args.data, trust_new_peers=args.trust_new_peers)
-    print(f"joined; see {args.dir / 'site.toml'}, then: tacit-client run {args.dir}")
     return 0
 
 
@@ -124,7 +122,7 @@ def _peers(args: argparse.Namespace) -> int:
 
 
 def _list_peers(folder: Folder) -> None:
-    own, name = identity_of(keyfile.read(folder.keys / "identity.key")), folder.config.name
+    own, name = Keys(folder.keys).public, folder.config.name
     found = [peer for peer in peers.overview(folder.peers, roster=folder.roster) if peer.name != name]
     width = max(len(name), *(len(peer.name) for peer in found)) if found else len(name)
     print(f"{name:{width}}  you        {fingerprint(own)}")

@@ -21,7 +21,6 @@ from flwr.clientapp.typing import ClientAppCallable
 from tacit.codec import Malformed
 from tacit.errors import BadInput
 from tacit.job import Job
-from tacit.link import keyfile
 from tacit.link.records import to_parcel
 from tacit.lock import take
 from tacit.models.check import check_independent
@@ -34,6 +33,7 @@ from tacit_client import peers, policy
 from tacit_client.app import Desk, make_client_app
 from tacit_client.budget import Budget
 from tacit_client.data import Data, Fitted
+from tacit_client.keys import Keys
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.site import Folder
@@ -98,7 +98,7 @@ class Office:
             torch.set_num_threads(config.threads)
         self._torch_device = pick_device(config.device)
         self.device = describe_device(self._torch_device)
-        self._key: Secret = keyfile.read(folder.keys / "identity.key")
+        self._key: Secret = Keys(folder.keys).identity
         self._budget = Budget(folder.ledger, partner=config.name, policy=config.policy)
         self._held.callback(self._budget.close)
         self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT))

@@ -21,7 +21,7 @@ from tacit.link.names import check_name
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import PublicKey
 
-__all__ = ["Peer", "State", "accept", "overview", "read", "remove", "write_roster"]
+__all__ = ["Peer", "State", "accept", "overview", "read", "remove", "write"]
 
 State = Literal["accepted", "new", "changed", "not named"]
 
@@ -77,13 +77,25 @@ def read(path: Path) -> dict[str, PublicKey]:
     return found
 
 
-def write_roster(directory: Path, named: Mapping[str, PublicKey]) -> None:
-    """Keep what the server named in DIR/roster.toml. Changes nobody's acceptance.
+def write(path: Path, peers: Mapping[str, PublicKey]) -> None:
+    """Put `peers` at `path`, whole or not at all.
+
+    For the roster this is called whenever the server names its partners; peers.toml changes by `accept` and `remove`.
 
     Raises:
         BadInput: a name or a key that is none, or no way to write.
     """
-    _write(directory / "roster.toml", named)
+    raw = {name: bytes(key).hex() for name, key in sorted(peers.items())}
+    for name, text in raw.items():
+        _key(name, text, path)
+    new = path.with_suffix(".toml.new")
+    try:
+        new.write_text(tomli_w.dumps(raw), encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise BadInput(
+            f"expected to write {path}, found {error.strerror}", hint="mend the disk or its rights"
+        ) from None
 
 
 def overview(peers: Path, *, roster: Path) -> tuple[Peer, ...]:
@@ -112,7 +124,7 @@ def accept(peers: Path, name: str, *, roster: Path) -> PublicKey:
             f"({fingerprint(named[name])})",
             hint="ask that partner over another channel; only if its key really changed, remove it and accept it anew",
         )
-    _write(peers, {**accepted, name: named[name]})
+    write(peers, {**accepted, name: named[name]})
     return named[name]
 
 
@@ -121,22 +133,7 @@ def remove(peers: Path, name: str) -> None:
     accepted = read(peers)
     if name not in accepted:
         raise BadInput(f"expected an accepted peer, found {name}, which is none", hint="see tacit-client peers DIR")
-    _write(peers, {other: key for other, key in accepted.items() if other != name})
-
-
-def _write(path: Path, peers: Mapping[str, PublicKey]) -> None:
-    """Put `peers` at `path`, whole or not at all."""
-    raw = {name: bytes(key).hex() for name, key in sorted(peers.items())}
-    for name, text in raw.items():
-        _key(name, text, path)
-    new = path.with_suffix(".toml.new")
-    try:
-        new.write_text(tomli_w.dumps(raw), encoding="utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise BadInput(
-            f"expected to write {path}, found {error.strerror}", hint="mend the disk or its rights"
-        ) from None
+    write(peers, {other: key for other, key in accepted.items() if other != name})
 
 
 def _key(name: str, text: object, path: Path) -> PublicKey:
