@@ -1,4 +1,4 @@
-"""How a partner gets its certificate: the first one for an invitation, every later one for the one before."""
+"""How somebody becomes a partner: an invitation, a certificate for it, and every later one for the one before."""
 
 from __future__ import annotations
 
@@ -6,12 +6,38 @@ from datetime import datetime, timedelta
 
 from tacit.errors import BadInput
 from tacit.link import enrolment, keyfile
-from tacit.link.certificates import Role, Subject, issue, key_hash, subject
+from tacit.link.certificates import Role, Subject, issue, key_hash, make_key, make_request, subject
+from tacit.link.invitation import Invitation
 from tacit.secagg.keys import PublicKey
 from tacit_server.folder import Folder
 from tacit_server.roster import Refused, Roster
 
-__all__ = ["enrol", "renew"]
+__all__ = ["enrol", "invite", "renew"]
+
+# For so long after an invitation has expired its holder still hears that, instead of a failed handshake.
+_AFTERWARDS = timedelta(days=30)
+
+
+def invite(folder: Folder, roster: Roster, *, name: str, lifetime: timedelta, now: datetime) -> Invitation:
+    """A new invitation for `name`, which the roster knows from now on; earlier ones are void.
+
+    Args:
+        folder: the server's.
+        roster: the server's.
+        name: of the partner.
+        lifetime: from `now` until it expires.
+        now: the clock's.
+
+    Raises:
+        BadInput: a name that is none or an active partner's; the server's files can not be used.
+    """
+    key, authority = make_key(), keyfile.read(folder.authority)
+    request = make_request(key, name=name)
+    certificate = _issue(folder, request, role=Role.INVITATION, name=name, lifetime=lifetime + _AFTERWARDS, now=now)
+    expires = (now + lifetime).replace(microsecond=0)
+    made = Invitation(name, folder.config.address, bytes(authority), certificate, key, expires)
+    roster.invite(name, fingerprint=made.subject.fingerprint, expires=expires)
+    return made
 
 
 def enrol(
@@ -56,7 +82,7 @@ def enrol(
         hashed = key_hash(request)
     except BadInput as error:
         raise Refused(error.message, hint=error.hint) from None
-    certificate = _issue(folder, request=request, name=name, now=now)
+    certificate = _partner_certificate(folder, request, name=name, now=now)
     roster.enrol(
         name=name,
         invitation=invitation.fingerprint,
@@ -64,7 +90,7 @@ def enrol(
         key_hash=hashed,
         certificate_fingerprint=subject(certificate).fingerprint,
         now=now,
-        most=folder.settings.max_partners,
+        most=folder.config.max_partners,
     )
     return certificate
 
@@ -83,18 +109,23 @@ def renew(folder: Folder, roster: Roster, *, partner: Subject, request: bytes, n
         key_hash(request)
     except BadInput as error:
         raise Refused(error.message, hint=error.hint) from None
-    certificate = _issue(folder, request=request, name=partner.name, now=now)
+    certificate = _partner_certificate(folder, request, name=partner.name, now=now)
     roster.renew(partner.name, old=partner.fingerprint, new=subject(certificate).fingerprint)
     return certificate
 
 
-def _issue(folder: Folder, *, request: bytes, name: str, now: datetime) -> bytes:
+def _partner_certificate(folder: Folder, request: bytes, *, name: str, now: datetime) -> bytes:
+    lifetime = timedelta(days=folder.config.partner_days)
+    return _issue(folder, request, role=Role.PARTNER, name=name, lifetime=lifetime, now=now)
+
+
+def _issue(folder: Folder, request: bytes, *, role: Role, name: str, lifetime: timedelta, now: datetime) -> bytes:
     return issue(
         authority_key=keyfile.read(folder.authority_key),
         authority=keyfile.read(folder.authority),
         request=request,
-        role=Role.PARTNER,
+        role=role,
         name=name,
-        lifetime=timedelta(days=folder.settings.partner_days),
+        lifetime=lifetime,
         now=now,
     )

@@ -29,7 +29,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self.config = self.path / "server.toml"
+        self.config_path = self.path / "server.toml"
         self.keys = self.path / "keys"
         self.authority_key = self.keys / "authority.key"
         self.authority = self.keys / "authority.pem"
@@ -59,20 +59,20 @@ class Folder:
             BadInput: no server folder, a bad `server.toml`, a key that is missing or open to others.
         """
         folder = cls(path)
-        if not folder.config.exists():
+        if not folder.config_path.exists():
             raise BadInput(
                 f"expected a server folder at {path}, found no server.toml in it",
                 hint=f"make one with tacit-server init {path} --host NAME",
             )
-        _ = folder.settings
+        _ = folder.config
         for file in (folder.keys, *folder.secrets, folder.authority, folder.gateway):
             keyfile.check_mode(file)
         return folder
 
     @cached_property
-    def settings(self) -> ServerConfig:
+    def config(self) -> ServerConfig:
         """What stands in `server.toml`, read once. Raises BadInput."""
-        return ServerConfig.load(self.config)
+        return ServerConfig.load(self.config_path)
 
     @property
     def secrets(self) -> tuple[Path, ...]:

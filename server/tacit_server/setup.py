@@ -40,7 +40,7 @@ def init(path: Path, *, host: str, port: int = 9443) -> Folder:
     _make_folders(folder)
     _make_keys(folder, settings)
     Roster(folder.roster_path).close()
-    settings.write(folder.config)  # last: with it the folder is a server's
+    settings.write(folder.config_path)  # last: with it the folder is a server's
     return Folder.open(path)
 
 
@@ -53,9 +53,9 @@ def renew_gateway(folder: Folder, now: datetime) -> bool:
         BadInput: keys that are missing, open to others or do not fit, or an authority that has expired.
     """
     current = keyfile.read(folder.gateway)
-    if hosts(current) == (folder.settings.host,) and not due(current, now=now):
+    if hosts(current) == (folder.config.host,) and not due(current, now=now):
         return False
-    keyfile.write(folder.gateway, _gateway_certificate(folder, folder.settings, now=now))
+    keyfile.write(folder.gateway, _gateway_certificate(folder, folder.config, now=now))
     return True
 
 
@@ -63,7 +63,7 @@ def _make_folders(folder: Folder) -> None:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         found = sorted(os.listdir(folder.path))
-        if folder.config.name in found:
+        if folder.config_path.name in found:
             raise BadInput(
                 f"expected no server in {folder.path}, found one", hint="use it, or choose another folder for a new one"
             )
