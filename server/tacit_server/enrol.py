@@ -71,7 +71,7 @@ def enrol(
         BadInput: the server's own files can not be used.
     """
     if invitation.role is not Role.INVITATION:
-        raise Refused(f"expected the certificate of an invitation, found that of a {invitation.role}")
+        raise Refused(f"expected a certificate for the role invitation, found one for {invitation.role}")
     if name != invitation.name:
         raise Refused(
             f"expected the name {invitation.name}, as in the invitation, found {name[:63]!r}",
@@ -103,7 +103,7 @@ def renew(folder: Folder, roster: Roster, *, partner: Subject, request: bytes, n
         BadInput: the server's own files can not be used.
     """
     if partner.role is not Role.PARTNER:
-        raise Refused(f"expected the certificate of a partner, found that of a role {partner.role}")
+        raise Refused(f"expected a certificate for the role partner, found one for {partner.role}")
     roster.admit(partner, now=now)
     try:
         key_hash(request)

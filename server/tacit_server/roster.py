@@ -172,7 +172,7 @@ class Roster:
                     if not db.execute(query, (subject.fingerprint, subject.name)).fetchone():
                         raise Refused("expected an invitation of this server, found an unknown one")
                 case _:
-                    raise Refused(f"expected the certificate of a partner, found that of a role {subject.role}")
+                    raise Refused(f"expected a certificate for the role partner, found one for {subject.role}")
 
     def remove(self, name: str) -> None:
         """End the membership of `name`, or its invitation. Raises BadInput where it has neither."""

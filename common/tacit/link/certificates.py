@@ -179,7 +179,9 @@ def check_issued(certificate: bytes, *, authority: bytes, key: bytes, role: Role
     """
     found, who = pem.certificate(certificate), subject(certificate)
     if who.role is not role:
-        raise BadInput(f"expected the certificate of a {role}, found one of a {who.role}", hint="use the right file")
+        raise BadInput(
+            f"expected a certificate for the role {role}, found one for {who.role}", hint="use the right file"
+        )
     try:
         found.verify_directly_issued_by(pem.certificate(authority))
     except (ValueError, TypeError, InvalidSignature):

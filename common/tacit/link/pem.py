@@ -11,7 +11,13 @@ from tacit.errors import BadInput
 
 __all__ = ["BROKEN", "certificate", "private_key", "requested_key"]
 
-BROKEN = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+BROKEN = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 """What `cryptography` raises on bytes that are no certificate, or one in a form that we never write."""
 
 _LONGEST = 8192  # bytes of a request; ours have 400, and whoever sends more wants something else
