@@ -1,0 +1,68 @@
+"""Partners' folders as join leaves them, made without a server."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tacit.secagg.keys import PublicKey
+from tacit_client import peers, site
+from tacit_client.keys import Keys
+from tacit_client.site import Folder
+
+__all__ = ["CLASSES", "SIDE", "change", "make_folder", "make_folders", "write_csv", "write_npz"]
+
+SIDE, CLASSES = 8, ("axe", "bow", "cup")
+
+
+def make_folder(path: Path, *, name: str, data: Path | None, **policy: object) -> Folder:
+    """A partner's folder at `path` with keys of its own."""
+    path.mkdir(mode=0o700)
+    Keys.make(path / "keys", authority=b"authority")
+    site.write(path, name=name, address="fl.example.org:9443", data=data, trust_new_peers=False)
+    change(path, 'device = "auto"', 'device = "cpu"')
+    for key, value in policy.items():
+        lines = (path / "site.toml").read_text().splitlines()
+        found = [line for line in lines if line.startswith(f"{key} =")]
+        assert len(found) == 1, key
+        change(path, found[0], f"{key} = {value}")
+    return Folder.open(path)
+
+
+def make_folders(root: Path, data: dict[str, Path], **policy: object) -> dict[str, Folder]:
+    """Folders of partners who have all accepted each other."""
+    made = {name: make_folder(root / name, name=name, data=path, **policy) for name, path in data.items()}
+    keys: dict[str, PublicKey] = {name: Keys(folder.keys).public for name, folder in made.items()}
+    for name, folder in made.items():
+        peers.write(folder.roster, keys)
+        for other in keys.keys() - {name}:
+            peers.accept(folder.peers, other, roster=folder.roster)
+    return made
+
+
+def change(path: Path, old: str, new: str) -> None:
+    """Edit the site.toml in the folder at `path`."""
+    text = (path / "site.toml").read_text()
+    assert text.count(old) == 1, old
+    (path / "site.toml").write_text(text.replace(old, new))
+
+
+def write_npz(path: Path, *, n: int, seed: int, classes: tuple[str, ...] = CLASSES) -> Path:
+    """Pictures of noise, the class being where it is bright."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(len(classes), size=n)
+    images = rng.integers(60, size=(n, SIDE, SIDE), dtype=np.uint8)
+    images[np.arange(n), labels] += 150
+    np.savez(path, image=images, label=np.array(classes)[labels])
+    return path
+
+
+def write_csv(path: Path, *, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:
+    """Texts with labels."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    os.utime(path)
+    return path

@@ -1,0 +1,171 @@
+"""The partner's examples: read once, numbered as the job says, split the same way for ever; the server hears little."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from folders import CLASSES, SIDE, write_csv, write_npz
+
+from tacit.errors import BadInput
+from tacit.job import Job
+from tacit_client.config import DataSection
+from tacit_client.data import Data
+
+N, KEY = 120, b"key of one partner"
+SECRET = "somebody's diagnosis"
+
+
+@pytest.fixture
+def job(make_job) -> Callable[..., Job]:
+    def make(*overrides: str) -> Job:
+        options = f"task.options.shape=[{SIDE},{SIDE}]", "task.options.classes=3"
+        labels = 'task.labels=["cup", "axe", "bow"]'
+        return make_job(*options, labels, "evaluation.partner_holdout=0.25", *overrides)
+
+    return make
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Data:
+    return Data(write_npz(tmp_path / "scans.npz", n=N, seed=1), DataSection(), key=KEY)
+
+
+def _targets(data: Data, job: Job) -> torch.Tensor:
+    fitted = data.fit(job)
+    return fitted.train.data.targets
+
+
+def test_labels_are_numbered_in_the_order_of_the_job(tmp_path, pictures, job) -> None:
+    names = np.load(tmp_path / "scans.npz")["label"].tolist()
+    assert _targets(pictures, job()).tolist() == [("cup", "axe", "bow").index(name) for name in names]
+    assert _targets(pictures, job('task.labels=["axe","bow","cup"]')).tolist() == [CLASSES.index(n) for n in names]
+
+
+def test_without_names_the_classes_are_numbers(tmp_path, job) -> None:
+    path = write_npz(tmp_path / "x.npz", n=N, seed=1, classes=("0", "1", "2"))
+    found = _targets(Data(path, DataSection(), key=KEY), job("task.labels=[]"))
+    assert found.tolist() == [int(name) for name in np.load(path)["label"]]
+
+
+def test_a_partner_may_lack_a_class(tmp_path, job) -> None:
+    path = write_npz(tmp_path / "x.npz", n=N, seed=1, classes=("bow",))
+    assert set(_targets(Data(path, DataSection(), key=KEY), job()).tolist()) == {2}
+
+
+def test_an_unknown_class_is_refused_by_its_column_only(tmp_path, job, caplog) -> None:
+    path = write_npz(tmp_path / "x.npz", n=N, seed=1, classes=("axe", SECRET))
+    data = Data(path, DataSection(label="label"), key=KEY)
+    with caplog.at_level(logging.ERROR), pytest.raises(BadInput, match="in column label, found another") as caught:
+        data.fit(job())
+    _says_little(caught.value, tmp_path)
+    assert SECRET in caplog.text  # in the partner's own log
+
+
+def test_the_split_is_the_partners_own_and_stays(tmp_path, pictures, job) -> None:
+    fitted = pictures.fit(job())
+    assert (len(fitted.train), len(fitted.holdout)) == (90, 30)
+    assert not set(fitted.train.rows.tolist()) & set(fitted.holdout.rows.tolist())
+    again = Data(tmp_path / "scans.npz", DataSection(), key=KEY).fit(job('name="other"'))
+    assert torch.equal(again.holdout.rows, fitted.holdout.rows)
+    other = Data(tmp_path / "scans.npz", DataSection(), key=b"another").fit(job())
+    assert not torch.equal(other.holdout.rows, fitted.holdout.rows)
+
+
+def test_files_are_read_and_encoded_once(pictures, job, monkeypatch) -> None:
+    first = pictures.fit(job())
+    monkeypatch.setattr("tacit.data.files.read", None)
+    assert pictures.fit(job("training.rounds=3")).train.data is first.train.data
+    assert pictures.fit(job('task.labels=["axe","bow","cup"]')).train.data is not first.train.data
+
+
+@pytest.mark.parametrize("how", ["touched", "grown", "gone"])
+def test_a_file_that_changed_is_refused(tmp_path, pictures, job, caplog, how) -> None:
+    path = tmp_path / "scans.npz"
+    pictures.fit(job())
+    if how == "gone":
+        path.rename(tmp_path / "elsewhere.npz")
+    elif how == "grown":
+        write_npz(path, n=N + 1, seed=1)
+    else:
+        os.utime(path, ns=(1, 1))
+    with caplog.at_level(logging.ERROR), pytest.raises(BadInput, match="data as it was, found it") as caught:
+        pictures.fit(job())
+    _says_little(caught.value, tmp_path)
+    assert str(path) in caplog.text
+    if how == "gone":
+        (tmp_path / "elsewhere.npz").rename(path)
+        pictures.fit(job())  # put back
+
+
+def test_a_picture_that_goes_from_a_folder_is_noticed(tmp_path, job) -> None:
+    from PIL import Image
+
+    for name in CLASSES:
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (SIDE, SIDE), i).save(tmp_path / "scans" / name / f"{i}.png")
+    data = Data(tmp_path / "scans", DataSection(format="image-folder"), key=KEY)
+    assert len(data.fit(job()).train.data) == 12
+    (tmp_path / "scans" / "bow" / "2.png").unlink()
+    with pytest.raises(BadInput, match="found it changed"):
+        data.fit(job())
+
+
+def test_data_of_another_shape_says_little_to_the_server(pictures, job, tmp_path, caplog) -> None:
+    with caplog.at_level(logging.ERROR), pytest.raises(BadInput, match="data that fits the job's task") as caught:
+        pictures.fit(job("task.options.shape=[9,9]"))
+    _says_little(caught.value, tmp_path)
+    assert f"[{SIDE}, {SIDE}]" in caplog.text
+
+
+def test_texts_from_csv(tmp_path, make_job) -> None:
+    path = write_csv(tmp_path / "x.csv", rows=[("spend it now", "spam"), ("see you", "ham")] * 5)
+    job = make_job(
+        'task.kind="text-classification"',
+        'task.model="transformer"',
+        "task.options.classes=2",
+        "task.options.length=8",
+        'task.options.tokens="bytes"',
+        'task.labels=["ham","spam"]',
+    )
+    found = Data(path, DataSection(input="text", label="label"), key=KEY).fit(job)
+    assert found.train.data.targets.tolist() == [1, 0] * 5
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"path": "none.csv"}, "expected data at"),
+        ({"input": "text", "label": "diagnosis"}, "expected a column 'diagnosis', found text, label"),
+        ({"input": "image"}, "expected a column 'image'"),
+        ({"format": "npz"}, "expected a whole npz file"),
+    ],
+)
+def test_what_can_not_be_read_is_told_in_full_at_the_start(tmp_path, section, said) -> None:
+    path = write_csv(tmp_path / "x.csv", rows=[("a", "b"), ("c", "d")])
+    place = tmp_path / section.get("path", path.name)
+    with pytest.raises(BadInput, match=said) as caught:
+        Data(place, DataSection(**section), key=KEY)
+    assert str(place) in caught.value.message
+
+
+def test_a_task_that_is_not_installed_or_of_another_version(pictures, job, tmp_path) -> None:
+    with pytest.raises(BadInput, match="expected the task own-task here") as caught:
+        pictures.fit(job("task.kind=own-task"))
+    _says_little(caught.value, tmp_path)
+    pictures.fit(job('task.package="tacit"'))
+    with pytest.raises(BadInput, match=r"of other==1\.0, found that of tacit"):
+        pictures.fit(job('task.package="other==1.0"'))
+
+
+def _says_little(error: BadInput, tmp_path: Path) -> None:
+    """No path, no count, no value of a row."""
+    said = f"{error.message} {error.hint}"
+    for hidden in (str(tmp_path), "scans", SECRET, str(N), "row"):
+        assert hidden not in said

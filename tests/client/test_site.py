@@ -1,0 +1,207 @@
+"""site.toml: every nonsense value is an error that names its key; the folder and its keys are checked."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from folders import change, make_folder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tacit.check import parse
+from tacit.errors import BadInput
+from tacit_client import site
+from tacit_client.config import PolicySection, SiteConfig
+from tacit_client.site import Folder
+
+WHOLE: dict[str, Any] = {
+    "name": "hospital-a",
+    "device": "cuda:1",
+    "threads": 4,
+    "max_physical_batch": 64,
+    "server": {"address": "fl.example.org:9443"},
+    "data": {"format": "csv", "path": "scans.csv", "input": "image", "label": "diagnosis", "image_size": 28},
+    "policy": {
+        "epsilon_limit": 8.0,
+        "delta": 1e-5,
+        "min_cohort": 3,
+        "require_secure_aggregation": True,
+        "allow_unprotected": False,
+        "trust_new_peers": False,
+        "allowed_tasks": ["image-classification"],
+        "max_rounds_per_day": 1000,
+    },
+}
+
+NONSENSE: list[tuple[str, Any]] = [
+    ("name", "Hospital A"),
+    ("name", ""),
+    ("name", "a" * 64),
+    ("name", "../up"),
+    ("device", "gpu"),
+    ("device", "cuda:"),
+    ("device", 0),
+    ("threads", 0),
+    ("threads", 1.5),
+    ("max_physical_batch", 0),
+    ("server.address", "fl.example.org"),
+    ("server.address", "fl.example.org:0"),
+    ("server.address", "fl.example.org:65536"),
+    ("server.address", "https://fl.example.org:9443"),
+    ("server.address", ""),
+    ("data.format", "xlsx"),
+    ("data.path", ""),
+    ("data.path", 3),
+    ("data.input", ""),
+    ("data.label", ""),
+    ("data.image_size", 0),
+    ("data.unit", "patient_id"),
+    ("data.max_per_unit", 1),
+    ("policy.epsilon_limit", 0.0),
+    ("policy.epsilon_limit", -1.0),
+    ("policy.epsilon_limit", "8"),
+    ("policy.delta", 0.0),
+    ("policy.delta", 1.0),
+    ("policy.min_cohort", 0),
+    ("policy.min_cohort", 2),
+    ("policy.min_cohort", 3.0),
+    ("policy.require_secure_aggregation", "yes"),
+    ("policy.require_secure_aggregation", 1),
+    ("policy.allow_unprotected", "no"),
+    ("policy.trust_new_peers", 0),
+    ("policy.allowed_tasks", []),
+    ("policy.allowed_tasks", [""]),
+    ("policy.allowed_tasks", "image-classification"),
+    ("policy.max_rounds_per_day", 0),
+    ("policy.epsilon", 3.0),
+    ("rules", {}),
+    ("data.columns", ["a"]),
+]
+
+
+def _with(key: str, value: Any) -> dict[str, Any]:
+    raw = {k: dict(v) if isinstance(v, dict) else v for k, v in WHOLE.items()}
+    *sections, last = key.split(".")
+    table = raw
+    for section in sections:
+        table = table[section]
+    table[last] = value
+    return raw
+
+
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(tomli_w.dumps(WHOLE))
+    found = site.load(tmp_path / "site.toml").model_dump(mode="json", exclude_none=True)
+    assert found == WHOLE
+
+
+@pytest.mark.parametrize(("key", "value"), NONSENSE)
+def test_nonsense_is_an_error_that_names_the_key(key: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=r"^expected .*, found ") as caught:
+        parse(SiteConfig, _with(key, value), where="site.toml")
+    assert key in caught.value.message
+    assert "in site.toml" in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["name", "server"])
+def test_what_has_no_default_must_be_there(key: str) -> None:
+    with pytest.raises(BadInput, match=f"expected {key} in site.toml, found nothing"):
+        parse(SiteConfig, {k: v for k, v in WHOLE.items() if k != key}, where="site.toml")
+
+
+def test_protection_of_persons_is_refused_and_never_ignored() -> None:
+    with pytest.raises(BadInput, match="only single rows can be protected") as caught:
+        parse(SiteConfig, _with("data.unit", "patient_id"), where="site.toml")
+    assert "remove data.unit" in caught.value.hint
+
+
+def test_two_partners_hide_each_other_only_without_secure_aggregation() -> None:
+    raw = _with("policy.min_cohort", 2)
+    raw["policy"]["require_secure_aggregation"] = False
+    assert parse(SiteConfig, raw, where="site.toml").policy.min_cohort == 2
+
+
+@given(
+    name=st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True),
+    data=st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=40),
+    trust=st.booleans(),
+)
+def test_what_is_written_is_read_with_the_defaults(tmp_path_factory, name, data, trust) -> None:
+    folder = tmp_path_factory.mktemp("site")
+    path = None if data is None else folder / data
+    site.write(folder, name=name, address="[::1]:9443", data=path, trust_new_peers=trust)
+    found = site.load(folder / "site.toml")
+    assert (found.name, found.server.address, found.device) == (name, "[::1]:9443", "auto")
+    assert found.policy == PolicySection(trust_new_peers=trust)
+    assert found.data.path == (None if path is None else str(path.resolve()))
+
+
+def test_every_key_of_the_policy_has_a_line_that_says_what_it_does(tmp_path: Path) -> None:
+    site.write(tmp_path, name="a", address="b:1", data=None, trust_new_peers=False)
+    lines = (tmp_path / "site.toml").read_text().splitlines()
+    keys = [line.partition(" =")[0] for line in lines[lines.index("[policy]") :] if " = " in line and line[0] != "#"]
+    assert sorted(keys) == sorted(PolicySection.model_fields)
+    for key in keys:
+        (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{key} ="))
+        assert lines[place - 1].startswith("# ")
+    assert max(map(len, lines)) <= 120
+    assert tomllib.loads("\n".join(lines))["policy"]["allowed_tasks"]
+
+
+def test_writing_again_keeps_what_was_edited(tmp_path: Path) -> None:
+    site.write(tmp_path, name="a", address="b:1", data=None, trust_new_peers=False)
+    change(tmp_path, "epsilon_limit = 8.0", "epsilon_limit = 2.5")
+    site.write(tmp_path, name="a", address="b:1", data=None, trust_new_peers=True)
+    assert site.load(tmp_path / "site.toml").policy.epsilon_limit == 2.5
+    with pytest.raises(BadInput, match=r"expected the site.toml of c .*, found that of a"):
+        site.write(tmp_path, name="c", address="b:1", data=None, trust_new_peers=False)
+
+
+def test_a_name_or_an_address_that_is_none_is_not_written(tmp_path: Path) -> None:
+    for name, address in (("A b", "b:1"), ("a", "b")):
+        with pytest.raises(BadInput):
+            site.write(tmp_path, name=name, address=address, data=None, trust_new_peers=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_none_says_how_to_get_one(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadInput, match=r"expected a partner's folder") as caught:
+            Folder.open(path)
+        assert "tacit-client join" in caught.value.hint
+
+
+def test_broken_toml_names_the_line(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a", name="a", data=None)
+    change(tmp_path / "a", "epsilon_limit = 8.0", "epsilon_limit = ")
+    with pytest.raises(BadInput, match="line") as caught:
+        Folder.open(tmp_path / "a")
+    assert caught.value.hint == "mend that line"
+
+
+@pytest.mark.parametrize(("path", "mode"), [("keys", 0o750), ("keys", 0o701), ("keys/identity.key", 0o640)])
+def test_keys_that_others_can_read_are_not_used(tmp_path: Path, path: str, mode: int) -> None:
+    folder = make_folder(tmp_path / "a", name="a", data=None)
+    (folder.path / path).chmod(mode)
+    with pytest.raises(BadInput, match=f"mode 0{mode:o}") as caught:
+        Folder.open(folder.path)
+    assert "chmod" in caught.value.hint
+
+
+def test_a_folder_without_keys(tmp_path: Path) -> None:
+    site.write(tmp_path, name="a", address="b:1", data=None, trust_new_peers=False)
+    with pytest.raises(BadInput, match="expected this partner's keys"):
+        Folder.open(tmp_path)
+
+
+def test_relative_data_begin_at_the_folder(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "a", name="a", data=None)
+    with pytest.raises(BadInput, match=r"expected data\.path"):
+        _ = folder.data
+    change(folder.path, '# path = "/data/scans.csv"', 'path = "scans/x.csv"')
+    assert Folder.open(folder.path).data == folder.path / "scans" / "x.csv"
