@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.seal import Key
 from tacit_server import checkpoint, events, report
 from tacit_server.checkpoint import RunState
 
@@ -31,11 +32,13 @@ class Output:
     Args:
         path: the folder.
         durable: sync what is kept between rounds, so that it outlives a loss of power.
+        key: seals the checkpoint; None leaves it in clear.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, *, durable: bool = True, key: Key | None = None) -> None:
         self.path = path
         self._durable = durable
+        self._key = key
 
     def create(self, job: Job) -> None:
         """Make the folder and put the resolved job there.
@@ -59,13 +62,13 @@ class Output:
 
     def keep(self, state: RunState) -> None:
         """Save `state` as the checkpoint, and its history."""
-        checkpoint.write(self.path / CHECKPOINT, state, durable=self._durable)
+        checkpoint.write(self.path / CHECKPOINT, state, durable=self._durable, key=self._key)
         lines = "".join(json.dumps(line) + "\n" for line in state.history)
         checkpoint.write_atomic(self.path / "history.jsonl", lines.encode(), durable=self._durable)
 
     def last(self, job: Job) -> RunState:
         """The state kept last. Raises BadInput where there is none, or `job` is not the one that began here."""
-        state = checkpoint.read(self.path / CHECKPOINT, job_hash=job.hash())
+        state = checkpoint.read(self.path / CHECKPOINT, job_hash=job.hash(), key=self._key)
         self._compare(job)
         return state
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from tacit.check import parse
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.seal import Key, is_sealed
 from tacit_server import output as module
 from tacit_server.checkpoint import RunState
 from tacit_server.output import CHECKPOINT, Output, resolved_toml
@@ -129,3 +130,15 @@ def test_the_last_state_is_the_one_kept(make_job, tmp_path):
             BadInput, match=rf"^expected {other.partition('=')[0]} = .* found {other.partition('=')[2]}$"
         ):
             output.last(make_job(other))
+
+
+def test_under_a_key_the_checkpoint_is_sealed_and_comes_back(make_job, tmp_path):
+    job, key = make_job(), Key(bytes(32))
+    output = Output(tmp_path / "run", key=key)
+    output.create(job)
+    output.keep(_state(job))
+    assert is_sealed((output.path / CHECKPOINT).read_bytes())
+    assert output.last(job).vector.tolist() == [0, 1, 2, 3, 4, 5]
+    assert is_sealed((output.path / CHECKPOINT).read_bytes())  # with its new attempt
+    with pytest.raises(BadInput, match=r"^expected a key for the sealed checkpoint"):
+        Output(tmp_path / "run").last(job)
