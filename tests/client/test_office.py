@@ -1,0 +1,401 @@
+"""Three offices with real files go through secure rounds over real messages; what their rules forbid is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+from folders import change, make_folder, make_folders, write_csv, write_npz
+
+from tacit import vector
+from tacit.errors import BadInput
+from tacit.job import Job
+from tacit.link.records import to_parcel, to_records
+from tacit.metrics import Counters
+from tacit.privacy.accounting import epsilon
+from tacit.privacy.mechanism import plan
+from tacit.quantize import Ring
+from tacit.secagg import server
+from tacit.secagg.graph import default_threshold
+from tacit.secagg.round import Member, Round
+from tacit.tasks.table import find, parse_options
+from tacit.wire import (
+    ADVERTISE,
+    AGREE,
+    EVALUATE,
+    SHARE,
+    STATEMENT,
+    TRAIN,
+    TRAINING_COUNTERS,
+    UNMASK,
+    Ask,
+    Invite,
+    Letter,
+    Parcel,
+    Refusal,
+    Statement,
+    Update,
+)
+from tacit_client import peers
+from tacit_client.budget import Budget
+from tacit_client.keys import Keys
+from tacit_client.office import Office, describe_device
+from tacit_client.site import Folder
+from tacit_sim.grid import InlineGrid
+
+torch.set_num_threads(1)
+
+NAMES, RUN, N = ("p0", "p1", "p2"), "run-1", 80
+PLANTED = "zebra"  # stands in every example, and must stand in no log
+
+
+@pytest.fixture
+def job(make_job) -> Callable[..., Job]:
+    def make(*overrides: str) -> Job:
+        return make_job(
+            'task.kind="text-classification"',
+            'task.model="transformer"',
+            "task.options.classes=2",
+            "task.options.width=8",
+            "task.options.depth=1",
+            "task.options.heads=2",
+            "task.options.length=12",
+            'task.labels=["ham","spam"]',
+            "privacy.delta=1e-5",
+            "training.batch_size=16",
+            "evaluation.partner_holdout=0.25",
+            "aggregation.secure=true",
+            *overrides,
+        )
+
+    return make
+
+
+def _rows(seed: int) -> list[tuple[str, str]]:
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(2, size=N).tolist()
+    return [(f"{PLANTED} {'buy' if kind else 'hi'} {i}", ("ham", "spam")[kind]) for i, kind in enumerate(kinds)]
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """One partner has a csv, one an npz, one JSON lines."""
+    write_csv(root / "p0.csv", rows=_rows(0))
+    texts, labels = zip(*_rows(1), strict=True)
+    np.savez(root / "p1.npz", text=np.array(texts), label=np.array(labels))
+    lines = [json.dumps({"text": text, "label": label}) for text, label in _rows(2)]
+    (root / "p2.jsonl").write_text("\n".join(lines))
+    return {"p0": root / "p0.csv", "p1": root / "p1.npz", "p2": root / "p2.jsonl"}
+
+
+@dataclass
+class Federation:
+    """Three offices behind the inline grid, and a server driven by hand."""
+
+    job: Job
+    folders: dict[str, Folder]
+    offices: dict[str, Office] = field(default_factory=dict)
+
+    def start(self) -> None:
+        for name, folder in self.folders.items():
+            self.offices[name] = Office(Folder.open(folder.path))
+        apps = {name: office.app() for name, office in self.offices.items()}
+
+        def answer(*, message: Message, context: Context) -> Message:
+            return apps[NAMES[int(context.node_config["partition-id"])]](message, context)
+
+        self.grid = InlineGrid(answer, partners=len(NAMES))
+
+    def stop(self) -> None:
+        for office in self.offices.values():
+            office.close()
+
+    @property
+    def model(self) -> np.ndarray:
+        task = find(self.job.task.kind).task
+        options = parse_options(task, self.job.task.model, self.job.task.options)
+        torch.manual_seed(1)
+        return vector.flatten(task.models[self.job.task.model].build(options))
+
+    def open(self, *, purpose: str = "train", number: int = 1, run: str = RUN) -> Round:
+        members = tuple(Member(name, Keys(folder.keys).public) for name, folder in self.folders.items())
+        sizes = (len(self.model), TRAINING_COUNTERS) if purpose == "train" else (0, Counters.length(2))
+        return Round(run, self.job.hash(), number, 1, purpose, members, default_threshold(3), *sizes)
+
+    def ask(self, new: Round) -> Ask:
+        return Ask(self.job, new.run, new.number, new.attempt, len(NAMES), self.model)
+
+    def send(self, kind: str, parcel: Parcel, *, to: str) -> Parcel:
+        message = Message(to_records(parcel), NAMES.index(to) + 1, kind, group_id="1.1.x")
+        (answer,) = self.grid.send_and_receive([message])
+        assert not answer.has_error(), answer.error
+        return to_parcel(answer.content)
+
+    def refusal(self, kind: str, parcel: Parcel, *, to: str = "p0") -> str:
+        found = Refusal.unpack(self.send(kind, parcel, to=to))
+        assert found.name == to
+        return found.reason
+
+    def letters(self, kind: str, parcel: Parcel) -> dict[int, bytes]:
+        return {i: Letter.unpack(self.send(kind, parcel, to=name)).body for i, name in enumerate(NAMES)}
+
+    def asks(self, new: Round) -> dict[str, Parcel]:
+        """Stages 0 and 1; what each is then asked."""
+        admitted, roster = server.admit(new, self.letters(ADVERTISE, Invite(self.job, new.encode()).pack()))
+        sent, ask = self.letters(SHARE, Letter("server", roster).pack()), self.ask(new)
+        self.gathering, inboxes = server.route(admitted, sent, request=ask.request())
+        return {NAMES[i]: replace(ask, inbox=inbox).pack() for i, inbox in inboxes.items()}
+
+    def whole(self, new: Round) -> server.Sum:
+        """A round from end to end."""
+        asks = self.asks(new)
+        for i, name in enumerate(NAMES):
+            update = Update.unpack(self.send(TRAIN if new.purpose == "train" else EVALUATE, asks[name], to=name))
+            server.gather(self.gathering, i, update.vector, update.presence)
+        listed, survivors = server.listing(self.gathering)
+        confirmed, quorum = server.confirm(listed, self.letters(AGREE, Letter("server", survivors).pack()))
+        return server.finish(confirmed, self.letters(UNMASK, Letter("server", quorum).pack()))
+
+
+@pytest.fixture
+def make(job, tmp_path) -> Iterator[Callable[..., Federation]]:
+    made: list[Federation] = []
+
+    def build(*overrides: str, started: bool = True, **policy: object) -> Federation:
+        made.append(Federation(job(*overrides), make_folders(tmp_path, _files(tmp_path), **policy)))
+        if started:
+            made[-1].start()
+        return made[-1]
+
+    yield build
+    for federation in made:
+        federation.stop()
+
+
+def _ledger(federation: Federation, name: str) -> tuple[Any, ...]:
+    return federation.offices[name]._budget.events()
+
+
+def test_secure_rounds_of_three_real_folders(make, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    federation = make()
+    trained = federation.whole(federation.open())
+    mean = Ring(norm=100.0, partners=3).decode(trained.update, weight=3)
+    assert mean.shape == federation.model.shape
+    assert 0 < np.linalg.norm(mean) < 100
+    judged = federation.whole(federation.open(purpose="evaluate"))
+    assert judged.counters[: 2 * 2].sum() == 3 * N // 4  # the table of classes found and true
+    federation.whole(federation.open(number=2))
+    for name in NAMES:
+        said = Statement.unpack(federation.send(STATEMENT, federation.ask(federation.open(number=2)).pack(), to=name))
+        (event,) = said.events
+        assert (event.steps, event.sampling_rate, event.noise_multiplier) == (4, 16 / 60, 1.0)
+    assert caplog.text.count("charged round 1 of run 'run-1': 2 steps with noise 1") == 3
+    assert caplog.text.count("answered evaluate, round 1 of run run-1") == 3
+    assert caplog.text.count("allowed 2 rounds of dp-sgd: epsilon") == 3  # both rounds, accounted for at once
+    assert PLANTED not in caplog.text
+
+
+def test_noise_and_masks_do_not_come_from_a_seed(make) -> None:
+    federation = make()
+    asks = federation.asks(federation.open())
+    first = [Update.unpack(federation.send(TRAIN, asks[name], to=name)).vector.update for name in NAMES]
+    assert federation.offices["p0"]._site(federation.job).randomness.secure
+    assert len({update.tobytes() for update in first}) == 3
+
+
+def _messages(federation: Federation) -> list[tuple[str, Parcel]]:
+    """Every kind of message that carries a job."""
+    new, ask = federation.open(), federation.ask(federation.open()).pack()
+    invite = Invite(federation.job, new.encode()).pack()
+    return [(ADVERTISE, invite), (TRAIN, ask), (EVALUATE, ask), (STATEMENT, ask)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "policy", "said"),
+    [
+        ([], {"allowed_tasks": '["image-classification"]'}, "expected a task among image-classification"),
+        ([], {"min_cohort": 4}, "aggregation.min_cohort of at least 4"),
+        (["aggregation.secure=false"], {}, "aggregation.secure = true"),
+        (["privacy.delta=1e-3"], {}, "privacy.delta of at most 1e-05"),
+    ],
+)
+def test_the_policy_is_checked_in_every_message_before_the_data(make, monkeypatch, overrides, policy, said) -> None:
+    federation = make(*overrides, **policy)
+    monkeypatch.setattr("tacit_client.data.Data.fit", None)  # touching the data would be an error
+    found = [federation.refusal(kind, parcel) for kind, parcel in _messages(federation)]
+    assert len(found) == 4
+    assert all(said in reason and "by this partner's policy" in reason for reason in found)
+    assert _ledger(federation, "p0") == ()
+
+
+def test_a_job_that_would_pass_the_limit_is_refused_at_its_start(make) -> None:
+    federation = make("training.rounds=200", epsilon_limit=6.0)
+    for kind, parcel in _messages(federation)[:2]:
+        reason = federation.refusal(kind, parcel)
+        assert "the limit 6 over the life of the data" in reason
+        assert "found 0 spent" in reason
+        assert "with 200 rounds more, of which" in reason
+    assert _ledger(federation, "p0") == ()
+
+
+def test_the_limit_counts_other_runs_and_leaves_room_for_the_rest_of_this_one(make) -> None:
+    federation = make(started=False)
+    planned = plan(federation.job, examples=3 * N // 4).event()
+    limit = epsilon([planned] * 2, delta=1e-5)
+    for folder in federation.folders.values():
+        change(folder.path, "epsilon_limit = 8.0", f"epsilon_limit = {limit + 1e-6}")
+    federation.start()
+    for number in (1, 2):
+        federation.whole(federation.open(number=number))
+    federation.whole(federation.open(purpose="evaluate", number=2))  # costs nothing
+    Statement.unpack(federation.send(STATEMENT, federation.ask(federation.open(number=2)).pack(), to="p0"))
+    invite = Invite(federation.job, federation.open(run="run-2").encode()).pack()
+    assert "of which 0 would fit" in federation.refusal(ADVERTISE, invite)
+    assert len(_ledger(federation, "p0")) == 2
+
+
+def test_the_server_can_not_get_past_the_limit_by_the_number_of_the_round(make) -> None:
+    federation = make("training.rounds=3", epsilon_limit=0.5)
+    last = Invite(federation.job, federation.open(number=3).encode()).pack()
+    assert "with 1 rounds more, of which 0 would fit" in federation.refusal(ADVERTISE, last)
+    beyond = Invite(federation.job, federation.open(number=4).encode()).pack()
+    assert "expected a round from 1 to training.rounds 3, found 4" in federation.refusal(ADVERTISE, beyond)
+
+
+def test_a_day_of_rounds(make) -> None:
+    federation = make(max_rounds_per_day=1)
+    federation.whole(federation.open())
+    federation.whole(federation.open(purpose="evaluate"))
+    invite = Invite(federation.job, federation.open(number=2).encode()).pack()
+    assert "at most 1 rounds of training in 24 hours" in federation.refusal(ADVERTISE, invite)
+
+
+def test_data_that_vanish_in_a_round_end_it_with_a_short_word(make, tmp_path, caplog) -> None:
+    federation = make()
+    asks = federation.asks(federation.open())
+    (tmp_path / "p0.csv").rename(tmp_path / "gone.csv")
+    reason = federation.refusal(TRAIN, asks["p0"])
+    assert reason.startswith("expected this partner's data as it was, found it no longer there")
+    assert str(tmp_path) not in reason
+    assert str(tmp_path / "p0.csv") in caplog.text
+    assert _ledger(federation, "p0") == ()
+    (tmp_path / "gone.csv").rename(tmp_path / "p0.csv")
+    assert "stage mask" in federation.refusal(TRAIN, asks["p0"])  # nothing of the round was left
+    federation.whole(federation.open(number=2))
+
+
+def test_a_full_disk_is_a_refusal_and_nothing_is_trained(make, monkeypatch) -> None:
+    federation = make()
+    asks = federation.asks(federation.open())
+    budget, trained = federation.offices["p0"]._budget, []
+    monkeypatch.setattr("tacit_client.train.Trainer.train", lambda *args, **rest: trained.append(1))
+    ((pages,),) = budget._db.execute("PRAGMA page_count").fetchall()
+    budget._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite says then what it says of a full disk
+    with pytest.raises(sqlite3.OperationalError, match="full"):  # the room on the last page goes first
+        _fill(budget)
+    reason = federation.refusal(TRAIN, asks["p0"])
+    assert "expected a privacy ledger that can be read and written at ledger.db" in reason
+    assert "full" in reason
+    assert trained == []
+
+
+def _fill(budget: Budget) -> None:
+    for number in range(4000):
+        budget._db.execute("INSERT INTO moment VALUES (0, ?, 1, 1)", (f"filler {number}",))
+
+
+def test_out_of_memory_is_a_refusal(make, monkeypatch) -> None:
+    federation = make()
+    asks = federation.asks(federation.open())
+
+    def fail(*args: Any, **rest: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("tacit_client.train.Trainer.train", fail)
+    assert "max_physical_batch" in federation.refusal(TRAIN, asks["p0"])
+    assert len(_ledger(federation, "p0")) == 1  # charged: nobody knows how far it came
+
+
+def test_strangers_are_refused_until_they_are_accepted_by_hand(make) -> None:
+    federation = make()
+    folder = federation.folders["p0"]
+    peers.remove(folder.peers, "p2")
+    invite = Invite(federation.job, federation.open().encode()).pack()
+    assert "expected at least 3 accepted partners" in federation.refusal(ADVERTISE, invite)
+    peers.accept(folder.peers, "p2", roster=folder.roster)
+    federation.whole(federation.open())  # without a restart
+
+
+def test_trusting_new_peers_is_a_rule_of_the_site(make) -> None:
+    federation = make(trust_new_peers="true")
+    for folder in federation.folders.values():
+        folder.peers.unlink()
+    federation.whole(federation.open())
+
+
+def test_one_message_at_a_time(make, monkeypatch) -> None:
+    federation = make()
+    office, inside, most = federation.offices["p0"], [0], [0]
+    app, step = office.app(), threading.Event()
+
+    def slow(job: Job) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        step.wait(0.05)
+        inside[0] -= 1
+        raise BadInput("expected nothing, found a message", hint="wait")
+
+    monkeypatch.setattr(office, "_prepare", slow)
+    context = federation.grid._contexts[1]
+    parcel = federation.ask(federation.open()).pack()
+    messages = [Message(to_records(parcel), 1, STATEMENT, group_id="x") for _ in range(4)]
+    threads = [threading.Thread(target=app, args=(message, context)) for message in messages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+def test_two_offices_in_one_folder(tmp_path) -> None:
+    folder = make_folder(tmp_path / "a", name="a", data=write_npz(tmp_path / "x.npz", n=20, seed=1))
+    with Office(folder), pytest.raises(BadInput, match="expected no other process"):
+        Office(folder)
+    Office(folder).close()
+    code = "import sys, pathlib\nfrom tacit_client.site import Folder\nfrom tacit_client.office import Office\n"
+    code += "Office(Folder.open(pathlib.Path(sys.argv[1])))"
+    with Office(folder):
+        done = subprocess.run([sys.executable, "-c", code, folder.path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "expected no other process" in done.stderr
+
+
+def test_what_is_wrong_is_said_at_the_start_and_lets_go_of_the_folder(tmp_path) -> None:
+    folder = make_folder(tmp_path / "a", name="a", data=tmp_path / "none.csv")
+    with pytest.raises(BadInput, match=f"expected data at {tmp_path / 'none.csv'}"):
+        Office(folder)
+    write_npz(tmp_path / "x.npz", n=20, seed=1)
+    change(folder.path, "none.csv", "x.npz")
+    change(folder.path, "delta = 1e-05", "delta = 0.05")
+    with pytest.raises(BadInput, match=r"policy\.delta in site\.toml below one over the 20 examples"):
+        Office(Folder.open(folder.path))
+    change(folder.path, "delta = 0.05", "delta = 0.04")
+    Office(Folder.open(folder.path)).close()
+
+
+def test_the_device_in_words() -> None:
+    assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        assert "GiB" in describe_device(torch.device("cuda"))
