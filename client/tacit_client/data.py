@@ -72,6 +72,7 @@ class Data:
         )
         self._stamp = before
         self._encoded: tuple[str, Encoded] | None = None
+        self._fitted: tuple[str, Fitted] | None = None
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -87,6 +88,12 @@ class Data:
         an example held out in one round is held out in all, and in all jobs with that share.
         """
         self._check_unchanged()
+        if self._fitted is None or self._fitted[0] != job.hash():
+            self._fitted = None
+            self._fitted = job.hash(), self._fit(job)
+        return self._fitted[1]
+
+    def _fit(self, job: Job) -> Fitted:
         try:
             found = find(job.task.kind)
         except BadInput as error:

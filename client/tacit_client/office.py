@@ -119,9 +119,11 @@ class Office:
         """Let go of the folder."""
         self._held.close()
 
-    @property
-    def desk(self) -> Desk:
-        """What the ClientApp works with. `app` is to be preferred: it also sees which round a message is about."""
+    def app(self) -> ClientApp:
+        """The partner as a ClientApp that answers one message at a time and logs what it was asked and did."""
+        return make_client_app(self._desk(), mods=[self._attend])
+
+    def _desk(self) -> Desk:
         return Desk(
             name=lambda _: self._config.name,
             site=lambda _, job: self._site(job),
@@ -130,10 +132,6 @@ class Office:
             recall=lambda _: self._standing,
             keep=lambda _, standing: self._keep(standing),
         )
-
-    def app(self) -> ClientApp:
-        """The partner as a ClientApp that answers one message at a time and logs what it was asked and did."""
-        return make_client_app(self.desk, mods=[self._attend])
 
     def _attend(self, message: Message, context: Context, answer: ClientAppCallable) -> Message:
         with self._lock:
@@ -170,9 +168,10 @@ class Office:
     def _prepare(self, job: Job) -> _Ready:
         """The policy first, then the data, then the network; the last job's are kept."""
         policy.check(job, self._config.policy)
+        if self._made is not None and self._made.job != job.hash():
+            self._made = None  # two jobs' examples and networks may not fit in memory
         fitted = self._data.fit(job)
-        if self._made is None or self._made.job != job.hash():
-            self._made = None  # two networks and two encoded data sets may not fit in memory
+        if self._made is None:
             self._made = _Ready(job.hash(), fitted, self._build(job, fitted))
         return self._made
 

@@ -6,6 +6,7 @@ hold a line `name = "identity key in hex"` for each partner. Keys are compared b
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ from tacit.link.names import check_name
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import PublicKey
 
-__all__ = ["Peer", "State", "accept", "overview", "read", "remove", "write"]
+__all__ = ["Peer", "State", "accept", "overview", "read", "remove", "write", "write_roster"]
+
+_log = logging.getLogger(__name__)
 
 State = Literal["accepted", "new", "changed", "not named"]
 
@@ -80,14 +83,11 @@ def read(path: Path) -> dict[str, PublicKey]:
 def write(path: Path, peers: Mapping[str, PublicKey]) -> None:
     """Put `peers` at `path`, whole or not at all.
 
-    For the roster this is called whenever the server names its partners; peers.toml changes by `accept` and `remove`.
-
     Raises:
         BadInput: a name or a key that is none, or no way to write.
     """
     raw = {name: bytes(key).hex() for name, key in sorted(peers.items())}
-    for name, text in raw.items():
-        _key(name, text, path)
+    _check_distinct({name: _key(name, text, path) for name, text in raw.items()}, path)
     new = path.with_suffix(".toml.new")
     try:
         new.write_text(tomli_w.dumps(raw), encoding="utf-8")
@@ -96,6 +96,24 @@ def write(path: Path, peers: Mapping[str, PublicKey]) -> None:
         raise BadInput(
             f"expected to write {path}, found {error.strerror}", hint="mend the disk or its rights"
         ) from None
+
+
+def write_roster(directory: Path, named: Mapping[str, PublicKey]) -> None:
+    """Keep what the server named in DIR/roster.toml, and tell the partner's log of keys that are not the accepted ones.
+
+    A roster that can not be kept is told there too, and the one before stays: only the commands for people read it.
+
+    Guarantee: changes nobody's acceptance.
+    """
+    try:
+        write(directory / "roster.toml", named)
+        found = overview(directory / "peers.toml", roster=directory / "roster.toml")
+    except BadInput as error:
+        _log.error("the server's list of partners was not kept: %s", error.message)
+        return
+    for peer in found:
+        if peer.state == "changed":
+            _log.error("ALARM: the server names another key for %s than the accepted one; it is not used", peer.name)
 
 
 def overview(peers: Path, *, roster: Path) -> tuple[Peer, ...]:
@@ -134,6 +152,13 @@ def remove(peers: Path, name: str) -> None:
     if name not in accepted:
         raise BadInput(f"expected an accepted peer, found {name}, which is none", hint="see tacit-client peers DIR")
     write(peers, {other: key for other, key in accepted.items() if other != name})
+
+
+def _check_distinct(peers: Mapping[str, PublicKey], path: Path) -> None:
+    if len(set(peers.values())) != len(peers):
+        raise BadInput(
+            f"expected a key of its own for every peer, found one twice in {path}", hint="remove one of them"
+        )
 
 
 def _key(name: str, text: object, path: Path) -> PublicKey:

@@ -169,3 +169,12 @@ def _says_little(error: BadInput, tmp_path: Path) -> None:
     said = f"{error.message} {error.hint}"
     for hidden in (str(tmp_path), "scans", SECRET, str(N), "row"):
         assert hidden not in said
+
+
+@pytest.mark.skipif(not os.environ.get("TACIT_DATA"), reason="TACIT_DATA names no folder of real data")
+def test_real_scans(make_job) -> None:
+    path = Path(os.environ["TACIT_DATA"]) / "pneumoniamnist" / "pneumoniamnist_balanced.npz"
+    data = Data(path, DataSection(input="train_images", label="train_labels"), key=KEY)
+    fitted = data.fit(make_job("task.options.shape=[28,28]", "task.options.classes=2", 'task.labels=["0","1"]'))
+    assert (len(data), len(fitted.train), len(fitted.holdout)) == (2428, 2185, 243)
+    assert fitted.train.data.targets.bincount().tolist() == [1214, 1214]

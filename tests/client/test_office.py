@@ -395,6 +395,15 @@ def test_what_is_wrong_is_said_at_the_start_and_lets_go_of_the_folder(tmp_path) 
     Office(Folder.open(folder.path)).close()
 
 
+def test_the_server_writes_no_lines_of_its_own_into_the_log(make, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    federation = make()
+    ask = replace(federation.ask(federation.open()), run="x\nINFO answered all is well")
+    federation.send(STATEMENT, ask.pack(), to="p0")
+    assert [record.message for record in caplog.records if "all is well" in record.message] != []
+    assert not any("\n" in record.message for record in caplog.records)
+
+
 def test_the_device_in_words() -> None:
     assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():

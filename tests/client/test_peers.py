@@ -99,3 +99,20 @@ def test_what_is_no_name_or_key_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(BadInput):
             peers.write(tmp_path / "roster.toml", bad)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_roster_is_kept_and_a_changed_key_is_told_in_the_log(tmp_path: Path, caplog) -> None:
+    peers.write_roster(tmp_path, {"a": A})
+    peers.accept(tmp_path / "peers.toml", "a", roster=tmp_path / "roster.toml")
+    assert caplog.text == ""
+    peers.write_roster(tmp_path, {"a": B})
+    assert "ALARM: the server names another key for a" in caplog.text
+    assert peers.read(tmp_path / "peers.toml") == {"a": A}
+
+
+def test_a_roster_that_is_none_leaves_the_one_before(tmp_path: Path, caplog) -> None:
+    peers.write_roster(tmp_path, {"a": A})
+    for bad in ({"A b": A}, {"a": PublicKey(b"x")}, {"a": A, "b": A}):
+        peers.write_roster(tmp_path, bad)
+    assert caplog.text.count("was not kept") == 3
+    assert peers.read(tmp_path / "roster.toml") == {"a": A}
