@@ -216,7 +216,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             temporary.unlink()  # half a file on a full disk helps nobody
         raise JobFailed(
             f"expected {path} to be written, found: {error.strerror or error}",
-            hint="free space on that disk or mend it, then resume the run; what was kept last is whole",
+            hint="free space on that disk or mend it, then try again or resume the run; what was kept last is whole",
         ) from None
 
 
