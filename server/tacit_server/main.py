@@ -34,6 +34,7 @@ from tacit_server.result import result
 from tacit_server.roster import Roster
 from tacit_server.rounds import Setup, federate
 from tacit_server.runs import Run, RunStanding
+from tacit_server.status import line_words
 from tacit_server.submit import FOLDER
 
 __all__ = ["app", "serve"]
@@ -104,7 +105,7 @@ def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[P
     def save(new: RunState) -> None:
         output.keep(new)
         desk.write(phase="running", message="", round=new.round)
-        _log.info("%s", _words(new.history[-1]))
+        _log.info("%s", line_words(new.history[-1]))
 
     setup = Setup(
         job=made.job,
@@ -191,18 +192,6 @@ def _checker(roster: Roster) -> Callable[[int, Hello], None]:
             )
 
     return check
-
-
-def _words(line: dict[str, Any]) -> str:
-    """A round as one line of the log."""
-    parts = [f"round {line['round']} {line['status']}", f"{line['answered']} of {line['asked']} answered"]
-    for where in ("test", "federated"):
-        if line[where]:
-            parts.append(f"{where} accuracy {line[where]['accuracy']:.4f}")
-    lost = {**line["failures"], **line["refusals"]}
-    parts += [f"{name}: {reason}" for name, reason in lost.items()]
-    parts += [line["reason"]] if line["reason"] else []
-    return "; ".join(parts)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ ENDED = frozenset({"finished", "failed", "stopped"})
 """Phases that only the operator ends."""
 
 _MOST = 10**6  # runs of one name
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as of a job
 
 
 class _Record(BaseModel):
@@ -189,8 +191,10 @@ def submit(runs: Path, job: Job, *, name: str | None, test: TestSet | None, devi
         name: of the folder; None: the job's, with a number where it is taken.
 
     Raises:
-        BadInput: a name that is taken, or a folder that can not be written.
+        BadInput: a name that is taken or none, or a folder that can not be written.
     """
+    if name is not None and not _NAME.fullmatch(name):
+        raise BadInput(f"expected a name of letters, digits, . _ and -, found {name!r}", hint="choose another --name")
     runs.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = runs / f".{secrets.token_hex(8)}"
     try:
