@@ -140,15 +140,17 @@ class Link:
         pause = _FIRST_PAUSE
         while not self._over.is_set():
             try:
-                if self._connected().Give(split(envelope, objects())).late:
-                    raise Lost("late")
-                return
+                receipt = self._connected().Give(split(envelope, objects()))
             except grpc.RpcError as error:
                 failure = _lost(error)
                 if isinstance(failure, Lost):
                     raise failure from None
                 self._over.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if receipt.late:
+                    raise Lost("nobody waits for the answer any more")
+                return
 
     def _connected(self) -> LinkStub:
         """Wait until the gateway has said welcome. Raises Lost where this partner leaves."""
@@ -182,7 +184,7 @@ class Link:
             if reason != said and not self._over.is_set():
                 _log.warning("not connected: %s; trying again", reason)
             said = reason
-            self._over.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that partners do not come in step
+            self._over.wait(pause * random.uniform(0.5, 1.0))  # so that partners do not come in step
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _stream(self) -> Iterable[Notice]:

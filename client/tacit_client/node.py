@@ -17,7 +17,6 @@ from tacit.errors import BadInput
 from tacit.link import certificates
 from tacit.link.link_pb2 import Ticket
 from tacit_client import peers
-from tacit_client.app import make_client_app
 from tacit_client.keys import Keys
 from tacit_client.letters import closed, opened
 from tacit_client.link import Link, Lost
@@ -98,10 +97,10 @@ def run(folder: Folder, office: Office, *, stop: threading.Event) -> None:
         folder.config.server.address,
         keys.files,
         device=office.device,
-        peers=lambda named: peers.write(folder.roster, named),
+        peers=lambda named: peers.write_roster(folder.path, named),
         renew=lambda ask: _renew(keys, folder.config.name, ask),
     )
-    Node(link, make_client_app(office.desk)).serve(stop)
+    Node(link, office.app()).serve(stop)
 
 
 def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> None:

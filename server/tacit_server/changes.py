@@ -1,4 +1,10 @@
-"""Whether another process has written to an SQLite file."""
+"""What waits in the SuperLink's database, read beside it.
+
+Every question to the SuperLink costs it some milliseconds of a core, so asking it for every partner many times a second
+would leave it none for the messages themselves. Whether something waits is therefore read from its SQLite file, which
+costs microseconds and disturbs nobody; what waits is then asked for in Flower's own way. The two tables are not promised
+by Flower (1.41): where they can not be read, everything may wait, and the only loss is time.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +13,11 @@ from pathlib import Path
 
 __all__ = ["Changes"]
 
+_HALF = 2**63  # Flower keeps its unsigned numbers as signed ones
+
 
 class Changes:
-    """A cheap look at whether another process has written to an SQLite file: `PRAGMA data_version` rises then."""
+    """A look into the SuperLink's database at `path`, which may not exist yet. One thread only."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -17,13 +25,35 @@ class Changes:
         self._version = -1
 
     def changed(self) -> bool:
-        """Whether something was written since the last look."""
+        """Whether another process has written to the file since the last look."""
+        found = self._read("PRAGMA data_version")
+        if found is None:
+            return False
+        version = int(found[0][0])
+        changed, self._version = version != self._version, version
+        return changed
+
+    def nodes(self) -> set[int] | None:
+        """The nodes for which a message waits; None where that can not be read."""
+        found = self._read("SELECT DISTINCT dst_node_id FROM message_ins WHERE delivered_at = ''")
+        return None if found is None else {node % (2 * _HALF) for (node,) in found}
+
+    def replies(self) -> bool:
+        """Whether an answer waits for the ServerApp, or may."""
+        found = self._read("SELECT 1 FROM message_res WHERE delivered_at = '' LIMIT 1")
+        return found is None or bool(found)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _read(self, query: str) -> list[tuple[int]] | None:
         try:
             if self._file is None:
                 self._file = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)
-            (version,) = self._file.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error:  # not there yet
-            self._file = None
-            return False
-        changed, self._version = version != self._version, version
-        return bool(changed)
+            return self._file.execute(query).fetchall()
+        except sqlite3.Error:  # not there, or another version of Flower's
+            self.close()
+            return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import resource
 import secrets
 import signal
@@ -23,11 +22,12 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from tacit.link import keyfile
 from tacit.link.channel import SERVER_OPTIONS, Files, server_credentials
 from tacit.link.link_pb2_grpc import add_LinkServicer_to_server
 from tacit.link.names import join_address
 from tacit_server.changes import Changes
-from tacit_server.fleet import FleetNode, Unreachable, node_key
+from tacit_server.fleet import FleetNode, Gone, Unreachable, node_key
 from tacit_server.folder import Folder
 from tacit_server.parent import end_with_parent
 from tacit_server.roster import Refused, Roster
@@ -39,8 +39,8 @@ __all__ = ["Gateway", "main"]
 
 _log = logging.getLogger(__name__)
 
-_LOOK = 0.02  # seconds between two looks at whether the SuperLink's database has changed
-_SWEEP = 1.0  # seconds after which every node is asked all the same
+_LOOK = 0.01  # seconds between two looks at the SuperLink's database
+_SWEEP = 5.0  # seconds after which every node is asked for, whatever the database seems to say
 _BEAT = 3.0  # seconds between two heartbeats
 _DAY = 86_400.0
 
@@ -101,17 +101,23 @@ class Gateway:
             raise Unreachable("superlink.json") from None
 
     def _pump(self) -> None:
-        """Hand on what waits, as soon as the SuperLink's database has changed."""
+        """Hand on what waits, as soon as it does."""
         database, swept = Changes(self._folder.flower_db), 0.0
         while not self._stopping.is_set():
-            changed = database.changed()
-            if changed or self._news.is_set() or time.monotonic() - swept > _SWEEP:
+            changed = database.changed() or self._news.is_set()
+            due = time.monotonic() - swept > _SWEEP
+            if changed or due:
                 self._news.clear()
-                swept = time.monotonic()
+                waiting = None if due else database.nodes()
+                swept = time.monotonic() if waiting is None else swept
                 for session in self._sessions.all():
-                    with suppress(Unreachable):
-                        self._sessions.pump(session)
+                    if waiting is None or session.fleet.node in waiting:
+                        self._hand_on(session)
             self._news.wait(_LOOK)
+
+    def _hand_on(self, session: Session) -> None:
+        with suppress(Unreachable, Gone):
+            self._sessions.pump(session)
 
     def _beat(self) -> None:
         """Keep nodes online, cut off whom the roster no longer admits, renew the gateway's certificate."""
@@ -148,10 +154,9 @@ class Gateway:
 
 def _secret(path: Path) -> bytes:
     """32 bytes from which the keys of this server's Flower nodes are drawn."""
-    with suppress(FileExistsError):
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()
+    if not path.exists():
+        keyfile.write(path, secrets.token_bytes(32))
+    return keyfile.read(path)
 
 
 def _raise_limits() -> None:

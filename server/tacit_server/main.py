@@ -24,8 +24,10 @@ from tacit import vector as vectors
 from tacit.errors import BadInput, TacitError
 from tacit.lock import take
 from tacit.privacy.randomness import Randomness
+from tacit.seal import read_key
 from tacit.secagg.keys import PublicKey
 from tacit.wire import Hello
+from tacit_server.changes import Changes
 from tacit_server.checkpoint import RunState
 from tacit_server.folder import Folder
 from tacit_server.output import CHECKPOINT, Output
@@ -81,7 +83,7 @@ def _serve(grid: Grid, run: Run, *, flower_run: int) -> None:
     stop = threading.Event()
     threading.Thread(target=_watch, args=(run, stop), name="orders", daemon=True).start()
     try:
-        _finish(run, *_rounds(grid, run, desk, stop))
+        _finish(*_rounds(grid, run, desk, stop))
         desk.write(phase="finished", message="")
     except KeyboardInterrupt:
         if not stop.is_set():
@@ -93,11 +95,12 @@ def _serve(grid: Grid, run: Run, *, flower_run: int) -> None:
         _log.error("failed: %s; %s", error.message, error.hint)
 
 
-def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[Plan, RunState, float]:
-    """The plan, the state after the last round, and the seconds that this took."""
+def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[Output, Plan, RunState, float]:
+    """The output, the plan, the state after the last round, and the seconds that this took."""
     started, order = time.monotonic(), run.order
     made = plan(run.job, order.test)
-    output = Output(run.path)
+    folder = Folder(run.path.parent.parent)
+    output = Output(run.path, key=read_key(folder.seal_key))
     state = _begin(output, made, run=order.run)
     _log.info("attempt %d, from round %d of %d", state.attempt, state.round + 1, made.job.training.rounds)
     desk.write(phase="running", message="", round=state.round)
@@ -115,10 +118,11 @@ def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[P
         save=save,
         stop=stop,
         waits=True,
-        check=_checker(Roster(Folder(run.path.parent.parent).roster_path)),
+        check=_checker(Roster(folder.roster_path)),
+        news=Changes(folder.flower_db).replies,
         tell=desk.tell,
     )
-    return made, federate(grid, setup, state), time.monotonic() - started
+    return output, made, federate(grid, setup, state), time.monotonic() - started
 
 
 def _begin(output: Output, made: Plan, *, run: str) -> RunState:
@@ -129,7 +133,7 @@ def _begin(output: Output, made: Plan, *, run: str) -> RunState:
     return state
 
 
-def _finish(run: Run, made: Plan, state: RunState, wall_s: float) -> None:
+def _finish(output: Output, made: Plan, state: RunState, wall_s: float) -> None:
     network = made.network()
     summary = result(
         made.job,
@@ -142,7 +146,7 @@ def _finish(run: Run, made: Plan, state: RunState, wall_s: float) -> None:
         wall_s=wall_s,
     )
     best = None if state.best_vector is None else vectors.named(network, state.best_vector)
-    Output(run.path).finish(made.job, state, result=summary, model=vectors.named(network, state.vector), best=best)
+    output.finish(made.job, state, result=summary, model=vectors.named(network, state.vector), best=best)
     _log.info("finished after round %d", state.round)
 
 

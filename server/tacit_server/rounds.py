@@ -50,6 +50,7 @@ class Setup:
         waits: whether partners come and go, so that who is missing is waited for; else all are there at the start.
         check: what is known of the partner at a node; raises BadInput where it says something else of itself.
         tell: told what the run waits for, and nothing once it goes on.
+        news: a cheap look at whether an answer may wait, as in `exchange`.
     """
 
     job: Job
@@ -62,6 +63,7 @@ class Setup:
     waits: bool = False
     check: Callable[[int, Hello], None] = lambda node, hello: None
     tell: Callable[[str], None] = lambda text: None
+    news: Callable[[], bool] = lambda: True
 
     def timeout(self, *, working: bool) -> float:
         """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
@@ -246,8 +248,8 @@ def _send(
     grid: Grid, setup: Setup, cohort: Roster, parcels: Mapping[str, Parcel], kind: str, *, group: str, working: bool
 ) -> Answers:
     by_node = {node: parcels[partner.name] for node, partner in cohort.items() if partner.name in parcels}
-    timeout = setup.timeout(working=working)
-    for node, parcel in exchange(grid, by_node, kind=kind, timeout=timeout, group=group, stop=setup.stop):
+    timeout, stop, news = setup.timeout(working=working), setup.stop, setup.news
+    for node, parcel in exchange(grid, by_node, kind=kind, timeout=timeout, group=group, stop=stop, news=news):
         yield cohort[node].name, parcel
 
 

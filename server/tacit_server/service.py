@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
 import grpc
 
@@ -54,6 +53,10 @@ _PATIENCE = 60.0  # seconds for an object that the SuperLink does not have yet
 _SLOWEST = 16_384  # bytes a second below which an answer is given up
 _SAME = "install the same version of tacit on both sides"
 _UNREACHABLE = "expected the SuperLink to answer, found it starting; ask again"
+
+
+class _Absent(Exception):
+    """A call about a message by a partner that does not attend."""
 
 
 class Service(LinkServicer):
@@ -130,7 +133,7 @@ class Service(LinkServicer):
             pieces = iter(request_iterator)
             envelope = next(pieces, Piece()).envelope
             session = self._at_hand(context, envelope.ticket)
-            with self._alone(session), tempfile.SpooledTemporaryFile(_MEMORY, dir=self._folder.spool) as spool:
+            with self._alone(session), tempfile.SpooledTemporaryFile(_MEMORY, dir=str(self._folder.spool)) as spool:
                 limit = session.allowance()
                 watch = threading.Timer(120 + limit / _SLOWEST, context.cancel)
                 watch.daemon = True
@@ -218,9 +221,9 @@ class Service(LinkServicer):
         partner = self._admit(context, Role.PARTNER)
         session = self._sessions.find(partner.name, ticket.session)
         if session is None:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "expected a partner that attends, found none")
+            raise _Absent
         if session.ticket is None or session.ticket.ticket.message != ticket.message:
-            context.abort(grpc.StatusCode.NOT_FOUND, "expected the message at hand, found another")
+            raise Gone(ticket.message)
         return session
 
     @contextmanager
@@ -265,6 +268,8 @@ def _answered(context: grpc.ServicerContext) -> Iterator[None]:
     except Taken:
         reason = "expected one process of a partner, found another one connected; stop it, or wait a minute"
         context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
+    except _Absent:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "expected a partner that attends, found none")
     except Unreachable:
         context.abort(grpc.StatusCode.UNAVAILABLE, _UNREACHABLE)
     except Gone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from flwr.app import Array, Message
 from flwr.common.constant import ErrorCode
@@ -22,6 +22,7 @@ _OFFLINE = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE}
 
 _SHORTEST_PAUSE = 0.005  # seconds; doubles while nothing comes, so that an idle server rests
 _LONGEST_PAUSE = 0.1
+_LONGEST_SILENCE = 1.0  # after which the grid is asked all the same: that a node went offline is no news of its own
 
 
 class Failure(str):
@@ -50,7 +51,14 @@ def wait_for_nodes(grid: Grid, *, least: int, timeout: float) -> list[int]:
 
 
 def exchange(
-    grid: Grid, parcels: Mapping[int, Parcel], *, kind: str, timeout: float, group: str, stop: threading.Event
+    grid: Grid,
+    parcels: Mapping[int, Parcel],
+    *,
+    kind: str,
+    timeout: float,
+    group: str,
+    stop: threading.Event,
+    news: Callable[[], bool] = lambda: True,
 ) -> Iterator[tuple[int, Parcel | Failure]]:
     """Send each node its parcel and yield the answers as they come, at most one a node.
 
@@ -63,6 +71,7 @@ def exchange(
         timeout: seconds, for all answers together.
         group: Flower's group id, here the round.
         stop: set from another thread to leave.
+        news: a cheap look at whether an answer may wait, where there is one; without it the grid is asked.
 
     Raises:
         KeyboardInterrupt: `stop` was set.
@@ -75,11 +84,13 @@ def exchange(
     deadline = time.monotonic() + timeout
     # By the message answered: where Flower answers in a node's stead, the sender is not the node.
     waiting = {number: node for number, node in zip(grid.push_messages(messages), parcels, strict=False) if number}
-    pause = _SHORTEST_PAUSE
+    pause, asked = _SHORTEST_PAUSE, 0.0
     while waiting:
         if stop.is_set():
             raise KeyboardInterrupt
-        answers = list(grid.pull_messages(list(waiting)))
+        answers: list[Message] = []
+        if news() or time.monotonic() - asked > _LONGEST_SILENCE:
+            answers, asked = list(grid.pull_messages(list(waiting))), time.monotonic()
         for answer in answers:
             node = waiting.pop(answer.metadata.reply_to_message_id, None)
             if node is not None:

@@ -11,6 +11,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tacit_client.keys import Keys
 from tacit_client.link import Link
 from tacit_client.node import Node
 from tacit_client.site import Folder
+from tacit_server.changes import Changes
 from tacit_server.transport import exchange
 
 __all__ = ["ask", "ask_as_flower_does", "client", "server"]
@@ -48,8 +50,8 @@ def _main(grid: Grid, context: Context) -> None:
     folder = Path(str(context.run_config["folder"]))
     order = json.loads((folder / "order.json").read_text())
     nodes = _nodes(grid, count=order["partners"])
-    measure = ask if order["way"] == "tacit" else ask_as_flower_does
-    seconds = [measure(grid, nodes, length=order["length"]) for _ in range(order["times"] + order["warm"])]
+    news = Changes(Path(order["database"])).replies if order["database"] else None
+    seconds = [_ask(grid, nodes, length=order["length"], news=news) for _ in range(order["times"] + order["warm"])]
     part = folder / "seconds.json.new"
     part.write_text(
         json.dumps({"seconds": seconds[order["warm"] :], "median": statistics.median(seconds[order["warm"] :])})
@@ -57,12 +59,24 @@ def _main(grid: Grid, context: Context) -> None:
     part.replace(folder / "seconds.json")
 
 
-def ask(grid: Grid, nodes: list[int], *, length: int) -> float:
+def _ask(grid: Grid, nodes: list[int], *, length: int, news: Callable[[], bool] | None) -> float:
+    if news is None:
+        return ask_as_flower_does(grid, nodes, length=length)
+    return ask(grid, nodes, length=length, news=news)
+
+
+def ask(grid: Grid, nodes: list[int], *, length: int, news: Callable[[], bool]) -> float:
     """Seconds until every node has said back `length` bytes, as the rounds ask."""
     parcel = Parcel({"bytes": np.random.default_rng().integers(0, 256, length, dtype=np.uint8)}, {})
     started = time.perf_counter()
     answers = exchange(
-        grid, dict.fromkeys(nodes, parcel), kind=_KIND, timeout=_WAIT, group="echo", stop=threading.Event()
+        grid,
+        dict.fromkeys(nodes, parcel),
+        kind=_KIND,
+        timeout=_WAIT,
+        group="echo",
+        stop=threading.Event(),
+        news=news,
     )
     good = [answer for _, answer in answers if isinstance(answer, Parcel)]
     if len(good) != len(nodes):
