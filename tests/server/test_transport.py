@@ -76,7 +76,7 @@ def test_every_node_is_asked_once_and_answers_once():
 
 
 def test_each_node_gets_its_own_parcel_and_what_is_common_is_encoded_once():
-    model = np.ones(3, np.float32)
+    model = np.ones(2**17, np.float32)  # large: a small parcel is one record
     parcels = {n: Parcel({"model": model, "inbox": np.full(n, n, np.uint8)}, {"to": n}) for n in (1, 2)}
     grid = Scripted({n: (1, _reply("x")) for n in parcels})
     list(exchange(grid, parcels, kind="train", timeout=5.0, group="7", stop=threading.Event()))
