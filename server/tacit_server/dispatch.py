@@ -15,6 +15,7 @@ __all__ = ["Dispatcher", "Starter"]
 
 _MOST_STALLS = 5  # starts in a row that bring no new round
 _LATE = 60.0  # seconds after which a start that never took the run's lock counts as dead
+_LOOK = 2.0  # seconds between two questions to Flower whether it is over
 _POLITE = 30.0  # seconds in which the rounds may end by themselves once the operator wants it
 _LINES = 5  # of the log, told as the reason of a failure
 
@@ -44,11 +45,17 @@ class Dispatcher:
     def __init__(self, runs: Path, *, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._runs, self._tell, self._clock = runs, tell, clock
         self._started: tuple[Path, int, float] | None = None  # a run that has not taken its lock yet
+        self._looked = 0.0  # when Flower was asked last about it
         self._asked: float | None = None  # since when the run that goes on is to stop
 
-    def forget(self) -> None:
-        """A new SuperLink begins: what the last one had started is over, and that is not the runs' fault."""
+    def begin(self, starter: Starter) -> None:
+        """A new SuperLink begins: what the last one had started is over, and that is not the runs' fault.
+
+        Flower keeps what was started and not begun, and would begin it now, beside what is started anew.
+        """
         self._started = self._asked = None
+        for flower_run in starter.alive():
+            starter.stop(flower_run)
         for run in list_runs(self._runs):
             standing = run.standing
             if standing.stalls and standing.phase not in ENDED and not run.live():
@@ -82,6 +89,9 @@ class Dispatcher:
         if self._started is None:
             return False
         path, flower_run, since = self._started
+        if self._clock() - self._looked < _LOOK:
+            return True
+        self._looked = self._clock()
         over = flower_run not in starter.alive() or path.name not in [run.name for run in list_runs(self._runs)]
         late = self._clock() - since > _LATE
         if late and not over:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from tacit import vector as vectors
 from tacit.errors import BadInput
-from tacit_server import report
-from tacit_server.checkpoint import RunState
-from tacit_server.output import resolved_toml
-from tacit_server.proposal import plan
+from tacit.seal import read_key
+from tacit_server import checkpoint, report
+from tacit_server.folder import Folder
+from tacit_server.output import CHECKPOINT, resolved_toml
 from tacit_server.result import result
 from tacit_server.runs import Run
-from tacit_server.status import read_history
 
 __all__ = ["write_report"]
 
@@ -22,38 +18,29 @@ __all__ = ["write_report"]
 def write_report(run: Run) -> Path:
     """The run's `report.html`: as it was written at the end, or made now.
 
-    The checkpoint is not looked at: the run may go on meanwhile. Epsilon is what the partners said with their last
-    answers.
+    The run goes on undisturbed.
 
     Raises:
-        BadInput: no round is over yet.
+        BadInput: no round is over yet, or the checkpoint can not be read.
     """
     path = run.path / "report.html"
     if (run.path / "result.json").is_file():
         return path
-    history = read_history(run.path)
-    if not history:
+    if not (run.path / CHECKPOINT).is_file():
+        raise BadInput(f"expected a round that is over in {run.path}, found none", hint="wait for the first round")
+    state = checkpoint.peek(run.path / CHECKPOINT, key=read_key(Folder(run.path.parent.parent).seal_key))
+    if not state.history:
         raise BadInput(f"expected a round that is over in {run.path}, found none", hint="wait for the first round")
     job = run.job
-    made = plan(job, None)
-    state = RunState(
-        run=run.order.run,
-        job_hash=job.hash(),
-        vector=np.zeros(0, np.float32),
-        round=history[-1]["round"],
-        history=tuple(history),
-    )
     summary = result(
         job,
         state,
         engine="federation",
         seed=None,
-        parameters=vectors.size(made.network()),
+        parameters=len(state.vector),
         secure_noise=True,
         data={"classes": list(job.task.labels)},
-        wall_s=sum(line["round_seconds"] for line in history),
+        wall_s=sum(line["round_seconds"] for line in state.history),
     )
-    spent = {name: value for line in history for name, value in line["epsilon_by_partner"].items()}
-    summary["privacy"] |= {"epsilon_by_partner": spent, "epsilon": max(spent.values(), default=None)}
-    report.write(path, result=summary, history=history, job_toml=resolved_toml(job))
+    report.write(path, result=summary, history=state.history, job_toml=resolved_toml(job))
     return path

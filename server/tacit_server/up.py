@@ -121,13 +121,12 @@ class Supervisor:
             return
         control = Control(self._port)
         try:
-            control.alive()
+            self._dispatcher.begin(control)
         except JobFailed:
             control.close()
             self._hurry()
             return
         superlink.note(self._folder, Place(port=self._port, pid=pid))
-        self._dispatcher.forget()
         self._control = control
         if not self._ready:
             self._ready = True
