@@ -25,7 +25,6 @@ from tacit.errors import BadInput, TacitError
 from tacit.lock import take
 from tacit.privacy.randomness import Randomness
 from tacit.seal import read_key
-from tacit.seal import Key, read_key
 from tacit.secagg.keys import PublicKey
 from tacit.wire import Hello
 from tacit_server.changes import Changes
@@ -149,15 +148,6 @@ def _finish(output: Output, made: Plan, state: RunState, wall_s: float) -> None:
     best = None if state.best_vector is None else vectors.named(network, state.best_vector)
     output.finish(made.job, state, result=summary, model=vectors.named(network, state.vector), best=best)
     _log.info("finished after round %d", state.round)
-
-
-def _key(run: Run) -> Key:
-    """With which the server seals what it keeps between rounds."""
-    return read_key(_folder(run).seal_key)
-
-
-def _folder(run: Run) -> Folder:
-    return Folder(run.path.parent.parent)
 
 
 class _Desk:
