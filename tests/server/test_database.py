@@ -124,25 +124,30 @@ def test_a_change_that_fails_has_not_happened(path):
         with database.look() as db:
             return db.execute("SELECT COUNT(*) FROM t").fetchone()[0]
 
+    def half():
+        with database.change() as db:
+            db.execute("INSERT INTO t VALUES (9)")
+            db.execute("INSERT INTO u VALUES (9)")
+
     add(2)
     with pytest.raises(RuntimeError):
         add(3)
     assert count() == 2
-    with pytest.raises(BadInput, match="no such table"), database.change() as db:
-        db.execute("INSERT INTO t VALUES (9)")
-        db.execute("INSERT INTO u VALUES (9)")
+    with pytest.raises(BadInput, match="no such table"):
+        half()
     assert count() == 2
 
 
 def test_processes_that_open_a_new_file_at_the_same_moment(path):
-    code = "import sys; from pathlib import Path; from tacit_server.roster import Roster; sys.stdin.read(); "
-    code += "print(Roster(Path(sys.argv[1])).version())"
+    code = "import sys; from pathlib import Path; from tacit_server.roster import Roster; "
+    code += "print('ready', flush=True); sys.stdin.read(); print(Roster(Path(sys.argv[1])).version())"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code, str(path)]
     running = [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
+    assert [process.stdout.readline() for process in running] == ["ready\n"] * 4
     for process in running:
         process.stdin.close()
     assert [process.stdout.read().strip() for process in running] == ["0"] * 4
