@@ -97,10 +97,11 @@ def _check_free(out: Path, name: str) -> None:
     if not out.exists():
         return
     try:
-        found = Invitation.read(out).name
+        earlier = Invitation.read(out).name
     except BadInput:
-        found = "another file"
-    if found != name:
+        earlier = ""
+    if earlier != name:
+        found = f"an invitation for {earlier}" if earlier else "another file"
         raise BadInput(f"expected no file at {out}, found {found}", hint="choose another --out")
 
 
