@@ -84,7 +84,7 @@ def _enrol(invitation: Invitation, keys: Keys, directory: Path) -> None:
     proof = enrolment.sign(keys.identity, name=invitation.name, request=request, invitation=mark)
     enrolled = link.enrol(invitation, request=request, identity=keys.public, proof=proof)
     keys.keep(enrolled.certificate)
-    peers.write(directory / "roster.toml", enrolled.peers)
+    peers.write_roster(directory, enrolled.peers)
 
 
 def _write_site(invitation: Invitation, directory: Path, *, data: Path | None, trust_new_peers: bool) -> None:
