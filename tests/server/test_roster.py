@@ -209,6 +209,19 @@ def test_two_certificates_are_good_at_a_time(joined):
     assert good() == ""
 
 
+def test_nothing_of_an_earlier_membership_comes_back(joined):
+    joined.renew("a", old="c", new="d")
+    joined.node("a", session="s", node=7, now=NOW)
+    joined.remove("a")
+    joined.invite("a", fingerprint="j", expires=NOW + HOUR)
+    _enrol(joined, invitation="j", identity="B", certificate="e")
+    assert joined.nodes() == {}
+    joined.admit(_subject(certificate="e"), now=NOW)
+    for certificate in "cd":
+        with pytest.raises(Refused, match="current certificate"):
+            joined.admit(_subject(certificate=certificate), now=NOW)
+
+
 def test_removing_who_is_not_there(joined):
     with pytest.raises(BadInput, match="no such name"):
         joined.remove("b")
