@@ -169,9 +169,7 @@ def test_the_subject_is_what_was_issued(role):
 
 def test_nothing_of_a_request_but_its_key_is_taken_over():
     private = pem.private_key(LINK)
-    greedy = x509.CertificateSigningRequestBuilder().subject_name(
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
-    )
+    greedy = x509.CertificateSigningRequestBuilder(_name("gateway"))
     for extension in (
         x509.BasicConstraints(ca=True, path_length=3),
         x509.SubjectAlternativeName([x509.DNSName("fl.example.org"), x509.UniformResourceIdentifier("urn:tacit:x:y")]),
@@ -188,9 +186,11 @@ def test_nothing_of_a_request_but_its_key_is_taken_over():
 
 
 def _request_over(key, algorithm):
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    return builder.sign(key, algorithm).public_bytes(Encoding.PEM)
+    return x509.CertificateSigningRequestBuilder(_name("x")).sign(key, algorithm).public_bytes(Encoding.PEM)
+
+
+def _name(text):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 def test_requests_that_are_refused():
@@ -244,9 +244,8 @@ def test_foreign_certificates_have_no_subject():
 
 
 def _foreign(uris, *, usage="CLIENT_AUTH", is_authority=False):
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
     private = pem.private_key(LINK)
-    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, NOW, NOW + DAY)
+    builder = x509.CertificateBuilder(_name("x"), _name("x"), private.public_key(), 1, NOW, NOW + DAY)
     builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
     if uris:
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
