@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from tacit.errors import BadInput, TacitError
 
-__all__ = ["Parser", "run", "verbose_flag"]
+__all__ = ["Parser", "plain", "run", "verbose_flag"]
 
 _INTERRUPTED = 130  # as a shell says it: 128 and the number of SIGINT
 
@@ -62,6 +62,12 @@ def run(main: Callable[[], int], *, verbose: bool, interrupted: str = "give the 
     return code
 
 
+def plain(text: str) -> str:
+    """`text` as one line that moves no cursor and sets no colour, whoever wrote it."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+
+
 def _quiet_environment() -> None:
     """Before any import of flwr or tensorboard, which read these: nothing is sent anywhere, nothing is chatted."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -69,5 +75,5 @@ def _quiet_environment() -> None:
 
 
 def _tell(message: str, hint: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}\nhint: {' '.join(hint.split())}", file=sys.stderr)
+    print(f"error: {plain(message)}\nhint: {plain(hint)}", file=sys.stderr)
     return code

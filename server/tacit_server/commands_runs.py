@@ -11,6 +11,7 @@ from typing import Any
 
 from tacit.errors import JobFailed
 from tacit.job import load
+from tacit.terminal import plain
 from tacit_server import runs
 from tacit_server.folder import Folder
 from tacit_server.runs import Run, TestSet, held
@@ -103,7 +104,7 @@ def _wait(run: Run) -> int:
         told = len(history)
         if standing.phase != phase:
             phase = standing.phase
-            _say(phase + (f": {standing.message}" if standing.message else ""))
+            _say(plain(phase + (f": {standing.message}" if standing.message else "")))
         match phase:
             case "finished":
                 _say(f"report    {run.path / 'report.html'}")

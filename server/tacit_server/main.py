@@ -26,6 +26,7 @@ from tacit.lock import take
 from tacit.privacy.randomness import Randomness
 from tacit.seal import read_key
 from tacit.secagg.keys import PublicKey
+from tacit.terminal import plain
 from tacit.wire import Hello
 from tacit_server.changes import Changes
 from tacit_server.checkpoint import RunState
@@ -92,7 +93,7 @@ def _serve(grid: Grid, run: Run, *, flower_run: int) -> None:
         _log.info("stopped")
     except TacitError as error:
         desk.write(phase="failed", message=f"{error.message}; {error.hint}")
-        _log.error("failed: %s; %s", error.message, error.hint)
+        _log.error("%s", plain(f"failed: {error.message}; {error.hint}"))
 
 
 def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[Output, Plan, RunState, float]:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from tacit.errors import BadInput
+from tacit.terminal import plain
 from tacit_server.folder import Folder
 from tacit_server.roster import PartnerRow, Roster
 from tacit_server.runs import ENDED, Run, held, list_runs
@@ -61,7 +62,7 @@ def words(found: Mapping[str, Any]) -> str:
         table = [("PARTNER", "ONLINE", "DROP-OUTS", "REFUSALS", "EPSILON"), *_partner_cells(found["partners"])]
         parts += _table(table)
         told = {name: row["last_refusal"] for name, row in found["partners"].items() if row["last_refusal"]}
-        parts += [f"{name} refused: {reason}" for name, reason in told.items()]
+        parts += [f"{name} refused: {plain(reason)}" for name, reason in told.items()]
     return "\n".join(parts).rstrip()
 
 
@@ -71,7 +72,7 @@ def line_words(line: Mapping[str, Any]) -> str:
     parts += [f"{where} accuracy {line[where]['accuracy']:.4f}" for where in ("test", "federated") if line.get(where)]
     parts += [f"{name}: {reason}" for name, reason in {**line["failures"], **line["refusals"]}.items()]
     parts += [line["reason"]] if line["reason"] else []
-    return "; ".join(parts)
+    return plain("; ".join(parts))  # a reason may be a partner's own words
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -151,7 +152,7 @@ def _run_cells(run: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _run_words(run: Mapping[str, Any]) -> list[str]:
-    lines = [f"run       {run['name']}: {run['phase']}" + (f", {run['message']}" if run["message"] else "")]
+    lines = [f"run       {run['name']}: {run['phase']}" + (f", {plain(run['message'])}" if run["message"] else "")]
     lines.append(f"rounds    {run['done']} done, {run['abandoned']} abandoned, of {run['rounds']}")
     if run["seconds_left"] is not None:
         lines.append(f"time left {_duration(run['seconds_left'])}")

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tacit.errors import BadInput, JobFailed, TacitError
-from tacit.terminal import Parser, run, verbose_flag
+from tacit.terminal import Parser, plain, run, verbose_flag
 
 
 def _raise(error: BaseException) -> int:
@@ -44,6 +46,17 @@ def test_an_error_is_two_lines_and_its_exit_code(capsys, error, code):
 def test_a_message_of_several_lines_is_one_line(capsys):
     run(lambda: _raise(BadInput("a\n  b", hint="c\td")), verbose=False)
     assert capsys.readouterr().err == "error: a b\nhint: c d\n"
+
+
+@given(st.text())
+def test_no_text_moves_the_cursor(text):
+    assert plain(text).isprintable() or plain(text) == ""
+    assert plain(plain(text)) == plain(text)
+
+
+def test_an_escape_in_a_message_shows_as_such(capsys):
+    run(lambda: _raise(BadInput("a \x1b[2Jb", hint="c\x07")), verbose=False)
+    assert capsys.readouterr().err == "error: a \N{REPLACEMENT CHARACTER}[2Jb\nhint: c\N{REPLACEMENT CHARACTER}\n"
 
 
 def test_a_traceback_comes_with_verbose_only(capsys):
