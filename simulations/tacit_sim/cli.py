@@ -46,9 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_flags(simulation)
     simulation.set_defaults(act=_run)
 
-    demo = commands.add_parser("demo", parents=[common], help="a small federation on embedded data")
-    _add_run_flags(demo)
-    demo.set_defaults(act=_run, job=_DEMO)
+    demo = commands.add_parser("demo", parents=[common], help="a real federation on this machine, on embedded data")
+    demo.add_argument("--out", type=Path, help="folder for everything (default: a new one in runs/)")
+    demo.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the job")
+    demo.set_defaults(act=_demo)
 
     data = commands.add_parser("data", help="known data sets").add_subparsers(
         required=True, metavar="ACTION", parser_class=Parser
@@ -105,6 +106,18 @@ def _run(args: argparse.Namespace) -> int:
         result = simulate(
             job, engine=args.engine, data=args.data, out=out, resume=args.resume, progress=progress.show, stop=stop
         )
+    _print_summary(result, out)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    job = load(_DEMO, overrides=args.set)
+    out = args.out or _new_folder(job.name)
+
+    from tacit_sim.demo import demonstrate
+
+    result = demonstrate(job, out=out, tell=lambda text: print(text, flush=True))
+    print()
     _print_summary(result, out)
     return 0
 
