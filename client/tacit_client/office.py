@@ -84,15 +84,12 @@ class Office:
 
     def __init__(self, folder: Folder) -> None:
         self._folder, self._config = folder, folder.config
-        self._held = ExitStack()
-        self._held.enter_context(take(folder.lock, what=str(folder.path)))
-        try:
-            self._open()
-        except BaseException:
-            self._held.close()
-            raise
+        with ExitStack() as held:
+            held.enter_context(take(folder.lock, what=str(folder.path)))
+            self._open(held)
+            self._held = held.pop_all()
 
-    def _open(self) -> None:
+    def _open(self, held: ExitStack) -> None:
         config, folder = self._config, self._folder
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -100,7 +97,7 @@ class Office:
         self.device = describe_device(self._torch_device)
         self._key: Secret = Keys(folder.keys).identity
         self._budget = Budget(folder.ledger, partner=config.name, policy=config.policy)
-        self._held.callback(self._budget.close)
+        held.callback(self._budget.close)
         self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT))
         policy.check_delta(config.policy, examples=len(self._data))
         self._lock = threading.Lock()

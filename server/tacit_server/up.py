@@ -23,7 +23,7 @@ from tacit_server.folder import Folder
 from tacit_server.submit import Control
 from tacit_server.superlink import Place
 
-__all__ = ["up"]
+__all__ = ["Supervisor", "up"]
 
 _log = logging.getLogger(__name__)
 
