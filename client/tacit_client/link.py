@@ -192,13 +192,15 @@ class Link:
         self._stub = LinkStub(self._channel)
         self._renew(lambda request: self._renewed(request).certificate)
         presence = Presence(session=self._session, version=version("tacit"), device=self._device)
-        return iter(self._stub.Attend(presence))
+        notices: Iterable[Notice] = self._stub.Attend(presence)
+        return notices
 
     def _renewed(self, request: bytes) -> Membership:
         stub = self._stub
         if stub is None:
             raise Lost("leaving")
-        return stub.Renew(Renewal(request=request), timeout=_ANSWER)
+        found: Membership = stub.Renew(Renewal(request=request), timeout=_ANSWER)
+        return found
 
     def _hear(self, notice: Notice) -> None:
         match notice.WhichOneof("kind"):

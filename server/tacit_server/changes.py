@@ -1,9 +1,9 @@
 """What waits in the SuperLink's database, read beside it.
 
-Every question to the SuperLink costs it some milliseconds of a core, so asking it for every partner many times a second
-would leave it none for the messages themselves. Whether something waits is therefore read from its SQLite file, which
-costs microseconds and disturbs nobody; what waits is then asked for in Flower's own way. The two tables are not promised
-by Flower (1.41): where they can not be read, everything may wait, and the only loss is time.
+Every question to the SuperLink costs it some milliseconds of a core, so asking it for every partner many times a
+second would leave it none for the messages themselves. Whether something waits is therefore read from its SQLite file, which
+costs microseconds and disturbs nobody; what waits is then asked for in Flower's own way. The two tables are not
+promised by Flower (1.41): where they can not be read, everything may wait, and the only loss is time.
 """
 
 from __future__ import annotations
