@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing = data.add_parser("list", parents=[common], help="names of the known data sets")
     listing.set_defaults(act=_data_list)
+    split = data.add_parser(
+        "split", parents=[common], help="files for the partners and the server of a real federation"
+    )
+    split.add_argument("job", type=Path, help="the job file, whose [simulation] names the data and how it is split")
+    split.add_argument("--out", type=Path, required=True, help="folder to put them in")
+    split.set_defaults(act=_data_split)
     get = data.add_parser("get", parents=[common], help="fetch a known data set from the Hugging Face hub")
     get.add_argument("name")
     get.add_argument("--data", type=Path, help="folder to put it in (default: TACIT_DATA)")
@@ -157,6 +163,20 @@ def _data_list(args: argparse.Namespace) -> int:
     from tacit_sim.known import names
 
     print("\n".join(names()))
+    return 0
+
+
+def _data_split(args: argparse.Namespace) -> int:
+    job = load(args.job)
+
+    from tacit_sim.demo import data_file, share_out
+
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"expected to make {args.out}, found {error.strerror}", hint="choose another --out") from None
+    names = share_out(job, args.out)
+    print("\n".join(map(str, [*(data_file(args.out, name) for name in (*names, "test")), args.out / "job.toml"])))
     return 0
 
 

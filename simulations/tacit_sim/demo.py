@@ -17,7 +17,7 @@ from tacit.job import Job
 from tacit_sim import known, partition
 from tacit_sim.rehearsal import Rehearsal
 
-__all__ = ["demonstrate", "share_out"]
+__all__ = ["data_file", "demonstrate", "share_out"]
 
 _NAMES = ("hospital-a", "hospital-b", "hospital-c")
 _RUN = "demo"
@@ -49,9 +49,9 @@ def demonstrate(job: Job, *, out: Path, tell: Callable[[str], None]) -> dict[str
         federation.init()
         federation.up()
         for name in parts:
-            federation.join(name, data=place / f"{name}.npz")
+            federation.join(name, data=data_file(place, name))
             federation.attend(name, wait=False)
-        words = ["run", str(federation.server), str(place / "job.toml"), "--test", str(place / "test.npz")]
+        words = ["run", str(federation.server), str(place / "job.toml"), "--test", str(data_file(place, "test"))]
         federation.run("tacit-server", *words, "--name", _RUN, "--wait", show=tell)
         _copy(federation.server / "runs" / _RUN, out)
     result: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
@@ -73,8 +73,8 @@ def share_out(job: Job, place: Path) -> list[str]:
         seed=sim.seed,
     )
     for name, part in zip(names, rows, strict=True):
-        _save(place / f"{name}.npz", train.take(part))
-    _save(place / "test.npz", test)
+        _save(place, name, train.take(part))
+    _save(place, "test", test)
     facts = job.model_dump(mode="json", exclude_none=True, exclude={"simulation"})
     (place / "job.toml").write_text(tomli_w.dumps(facts), encoding="utf-8")
     return names
@@ -84,8 +84,18 @@ def _names(partners: int) -> list[str]:
     return list(_NAMES) if partners == len(_NAMES) else [f"hospital-{i + 1}" for i in range(partners)]
 
 
-def _save(path: Path, examples: Examples) -> None:
-    np.savez(path, x=examples.inputs, y=examples.labels)
+def data_file(place: Path, name: str) -> Path:
+    """The file that `share_out` wrote for `name`."""
+    return next(path for path in (place / f"{name}.npz", place / f"{name}.jsonl") if path.exists())
+
+
+def _save(place: Path, name: str, examples: Examples) -> None:
+    if examples.inputs.dtype.kind in "OU":  # text
+        rows = zip(examples.inputs, examples.labels, strict=True)
+        lines = (json.dumps({"text": str(text), "label": examples.classes[label]}) + "\n" for text, label in rows)
+        (place / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    else:
+        np.savez(place / f"{name}.npz", x=examples.inputs, y=examples.labels)
 
 
 def _copy(run: Path, out: Path) -> None:
