@@ -25,7 +25,6 @@ from tacit.check import parse
 from tacit.errors import BadInput
 from tacit.job import Job, load
 from tacit_server.checkpoint import write_atomic
-from tacit_server.output import RESOLVED, Output
 
 __all__ = [
     "ENDED",
@@ -152,6 +151,8 @@ class Run:
     @property
     def job(self) -> Job:
         """The resolved job. Raises BadInput."""
+        from tacit_server.output import RESOLVED  # with it come the report's charts, a second to load
+
         return load(self.path / RESOLVED)
 
     def want(self, wanted: Literal["run", "stop"]) -> None:
@@ -195,6 +196,8 @@ def submit(runs: Path, job: Job, *, name: str | None, test: TestSet | None, devi
     """
     if name is not None and not _NAME.fullmatch(name):
         raise BadInput(f"expected a name of letters, digits, . _ and -, found {name!r}", hint="choose another --name")
+    from tacit_server.output import Output
+
     runs.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = runs / f".{secrets.token_hex(8)}"
     try:

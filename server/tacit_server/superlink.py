@@ -70,12 +70,18 @@ def clear(folder: Folder) -> None:
         if place(folder) is not None:
             time.sleep(_BLIND)
         return
-    deadline = time.monotonic() + _PATIENCE
-    while (left := remains(folder)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
+    for pid in _left(folder, seconds=_PATIENCE):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    _left(folder, seconds=_PATIENCE)  # the system takes a moment over a large one
+
+
+def _left(folder: Folder, *, seconds: float) -> list[int]:
+    """What is there still after at most so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := remains(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def remains(folder: Folder) -> list[int]:

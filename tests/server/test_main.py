@@ -175,6 +175,17 @@ def test_what_nobody_foresaw_is_in_the_log_and_goes_on_its_way(make, monkeypatch
     assert run.standing.phase == "running"  # the supervisor starts it again
 
 
+def test_an_interrupt_that_nobody_ordered_is_no_stop(make, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    run, grid = make()
+    monkeypatch.setattr(main, "federate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main.serve(grid, run.path, flower_run=7)
+    assert run.standing.phase == "running"
+
+
 def test_a_second_process_leaves_the_run_alone(make, monkeypatch):
     monkeypatch.setattr(main, "_LOCK_PATIENCE", 0.1)
     run, grid = make()
