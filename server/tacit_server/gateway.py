@@ -24,7 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tacit.link import keyfile
 from tacit.link.channel import SERVER_OPTIONS, Files, server_credentials
-from tacit.link.link_pb2_grpc import add_LinkServicer_to_server
+from tacit.link.link_pb2 import DESCRIPTOR, Enrolment, Piece, Presence, Renewal, Ticket
 from tacit.link.names import join_address
 from tacit_server.changes import Changes
 from tacit_server.fleet import FleetNode, Gone, Unreachable, node_key
@@ -79,7 +79,8 @@ class Gateway:
         config = self._folder.config
         workers = futures.ThreadPoolExecutor(max_workers=3 * config.max_partners, thread_name_prefix="link")
         server = grpc.server(workers, options=SERVER_OPTIONS, maximum_concurrent_rpcs=3 * config.max_partners)
-        add_LinkServicer_to_server(Service(self._folder, self._roster, self._sessions, wake=self._news.set), server)
+        service = Service(self._folder, self._roster, self._sessions, wake=self._news.set)
+        server.add_generic_rpc_handlers((_handler(service),))
         doctor = health.HealthServicer()
         doctor.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(doctor, server)
@@ -150,6 +151,27 @@ class Gateway:
         if time.monotonic() - self._renewed > _DAY or not self._renewed:
             self._renewed = time.monotonic()
             renew_gateway(self._folder, datetime.now(UTC))
+
+
+def _handler(service: Service) -> grpc.GenericRpcHandler:
+    """The link's calls, each offered as one with a stream of requests, which is the same on the wire.
+
+    gRPC would wait for the one request of another call without end, on a thread that then serves nobody else, before
+    the service could see who calls.
+    """
+    one, many = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+    calls = {
+        "Enrol": (one, service.Enrol, Enrolment.FromString),
+        "Renew": (one, service.Renew, Renewal.FromString),
+        "Attend": (many, service.Attend, Presence.FromString),
+        "Take": (many, service.Take, Ticket.FromString),
+        "Give": (one, service.Give, Piece.FromString),
+    }
+    table = {
+        name: offer(answer, read, lambda reply: reply.SerializeToString())
+        for name, (offer, answer, read) in calls.items()
+    }
+    return grpc.method_handlers_generic_handler(DESCRIPTOR.services_by_name["Link"].full_name, table)
 
 
 def _secret(path: Path) -> bytes:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import IO
+from typing import IO, TypeVar
 
 import grpc
 
@@ -34,13 +34,12 @@ from tacit.link.link_pb2 import (
     Ticket,
     Welcome,
 )
-from tacit.link.link_pb2_grpc import LinkServicer
 from tacit.link.pieces import Oversize, join, split
 from tacit.secagg.keys import PublicKey
 from tacit_server import enrol
 from tacit_server.fleet import Gone, Unreachable
 from tacit_server.folder import Folder
-from tacit_server.rate import Rate
+from tacit_server.rate import Calls, within
 from tacit_server.roster import Refused, Roster
 from tacit_server.sessions import Session, Sessions, Taken, notices
 
@@ -50,8 +49,10 @@ _log = logging.getLogger(__name__)
 
 _MEMORY = 4 * 2**20  # bytes of an answer that are kept in memory; the rest goes to disk
 _PATIENCE = 60.0  # seconds for an object that the SuperLink does not have yet
+_SOON = 30.0  # seconds for the first request of a call
 _SLOWEST = 16_384  # bytes a second below which an answer is given up
 _SAME = "install the same version of tacit on both sides"
+R = TypeVar("R")
 _UNREACHABLE = "expected the SuperLink to answer, found it starting; ask again"
 
 
@@ -59,8 +60,8 @@ class _Absent(Exception):
     """A call about a message by a partner that does not attend."""
 
 
-class Service(LinkServicer):
-    """The link's calls.
+class Service:
+    """The link's calls, each with a stream of requests, although most have one: `tacit_server.gateway` says why.
 
     Args:
         folder: the server's.
@@ -71,14 +72,14 @@ class Service(LinkServicer):
 
     def __init__(self, folder: Folder, roster: Roster, sessions: Sessions, *, wake: Callable[[], None]) -> None:
         self._folder, self._roster, self._sessions, self._wake = folder, roster, sessions, wake
-        self._rates: dict[str, Rate] = {}
+        self._calls = Calls()
         self._giving: set[str] = set()
         self._lock = threading.Lock()
 
-    def Enrol(self, request: Enrolment, context: grpc.ServicerContext) -> Membership:
+    def Enrol(self, requests: Iterator[Enrolment], context: grpc.ServicerContext) -> Membership:
         """With an invitation: become a partner."""
         with _answered(context):
-            invitation = self._admit(context, Role.INVITATION)
+            invitation, request = self._admit(context, Role.INVITATION), _first(requests, context)
             certificate = enrol.enrol(
                 self._folder,
                 self._roster,
@@ -92,20 +93,20 @@ class Service(LinkServicer):
             _log.info("%s joined", request.name)
             return Membership(certificate=certificate, peers=self._peers())
 
-    def Renew(self, request: Renewal, context: grpc.ServicerContext) -> Membership:
+    def Renew(self, requests: Iterator[Renewal], context: grpc.ServicerContext) -> Membership:
         """With a partner's certificate: another one."""
         with _answered(context):
-            partner = self._admit(context, Role.PARTNER)
+            partner, request = self._admit(context, Role.PARTNER), _first(requests, context)
             certificate = enrol.renew(
                 self._folder, self._roster, partner=partner, request=request.request, now=datetime.now(UTC)
             )
             _log.info("%s has a new certificate", partner.name)
             return Membership(certificate=certificate, peers=self._peers())
 
-    def Attend(self, request: Presence, context: grpc.ServicerContext) -> Iterator[Notice]:
+    def Attend(self, requests: Iterator[Presence], context: grpc.ServicerContext) -> Iterator[Notice]:
         """Be there until either side goes."""
         with _answered(context):
-            partner = self._admit(context, Role.PARTNER)
+            partner, request = self._admit(context, Role.PARTNER), _first(requests, context)
             session, stream = self._enter(partner.name, request)
         context.add_callback(lambda: stream.put(None))
         _log.info("%s is there, node %d, %s", partner.name, session.fleet.node, _printable(request.device))
@@ -119,29 +120,23 @@ class Service(LinkServicer):
             self._roster.seen(partner.name, online=False, device=_printable(request.device), now=datetime.now(UTC))
             _log.info("%s has left", partner.name)
 
-    def Take(self, request: Ticket, context: grpc.ServicerContext) -> Iterator[Piece]:
+    def Take(self, requests: Iterator[Ticket], context: grpc.ServicerContext) -> Iterator[Piece]:
         """The message that waits."""
         with _answered(context):
-            session = self._at_hand(context, request)
+            session = self._at_hand(self._admit(context, Role.PARTNER), _first(requests, context))
             envelope, run, names = session.ticket or Envelope(), session.message().metadata.run_id, session.objects()
         with _answered(context):
             yield from split(envelope, self._fetch(session, run, names, context))
 
-    def Give(self, request_iterator: Iterable[Piece], context: grpc.ServicerContext) -> Receipt:
+    def Give(self, requests: Iterator[Piece], context: grpc.ServicerContext) -> Receipt:
         """The answer to the message at hand."""
         with _answered(context):
-            pieces = iter(request_iterator)
-            envelope = next(pieces, Piece()).envelope
-            session = self._at_hand(context, envelope.ticket)
+            partner, envelope = self._admit(context, Role.PARTNER), _first(requests, context).envelope
+            session = self._at_hand(partner, envelope.ticket)
             with self._alone(session), tempfile.SpooledTemporaryFile(_MEMORY, dir=str(self._folder.spool)) as spool:
                 limit = session.allowance()
-                watch = threading.Timer(120 + limit / _SLOWEST, context.cancel)
-                watch.daemon = True
-                watch.start()
-                try:
-                    kept = _keep(join(pieces, limit=limit), spool)
-                finally:
-                    watch.cancel()
+                with within(120 + limit / _SLOWEST, otherwise=context.cancel):
+                    kept = _keep(join(requests, limit=limit), spool)
                 return self._hand_in(session, envelope, kept, spool)
 
     def _hand_in(
@@ -200,10 +195,10 @@ class Service(LinkServicer):
                 f"expected the certificate of a {role}, found one of a {subject.role}", hint="join with an invitation"
             )
         self._roster.admit(subject)
-        with self._lock:
-            rate = self._rates.setdefault(subject.name, Rate())
-        if not rate.spend():
+        if not self._calls.begin(subject.name):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "expected fewer calls, found too many; wait a second")
+        if not context.add_callback(lambda: self._calls.end(subject.name)):
+            self._calls.end(subject.name)  # it is over already
         return subject
 
     def _enter(self, partner: str, presence: Presence) -> tuple[Session, queue.SimpleQueue[Notice | None]]:
@@ -216,9 +211,8 @@ class Service(LinkServicer):
         self._wake()
         return session, stream
 
-    def _at_hand(self, context: grpc.ServicerContext, ticket: Ticket) -> Session:
+    def _at_hand(self, partner: Subject, ticket: Ticket) -> Session:
         """The session whose message at hand is `ticket`'s."""
-        partner = self._admit(context, Role.PARTNER)
         session = self._sessions.find(partner.name, ticket.session)
         if session is None:
             raise _Absent
@@ -281,6 +275,15 @@ def _answered(context: grpc.ServicerContext) -> Iterator[None]:
         code = next(code for kind, code in _STATUS if isinstance(error, kind))
         _log.warning("refused: %s", error.message)
         context.abort(code, f"{error.message}\n{error.hint}")
+
+
+def _first(requests: Iterator[R], context: grpc.ServicerContext) -> R:
+    """The first request, for which nobody is waited for long. Raises BadInput where there is none."""
+    with within(_SOON, otherwise=context.cancel):
+        found = next(requests, None)
+    if found is None:
+        raise BadInput("expected a request, found none", hint=_SAME)
+    return found
 
 
 def _keep(objects: Iterable[tuple[str, bytes]], spool: IO[bytes]) -> dict[str, tuple[int, int]]:

@@ -21,6 +21,8 @@ MOST_OBJECT = 8 * 2**20
 """Bytes of one object: Flower cuts arrays into objects of 5 MiB."""
 
 
+_LEAST = 1024  # bytes that an object counts for at least: a receiver remembers every object, however small
+
 _HINT = "install the same version of tacit on both sides"
 
 
@@ -41,7 +43,7 @@ def join(pieces: Iterable[Piece], *, limit: int) -> Iterator[tuple[str, bytes]]:
     """The objects in `pieces`, which follow an envelope, one by one.
 
     Args:
-        limit: bytes of all objects together.
+        limit: bytes of all objects together; a small object counts as 1 KiB.
 
     Raises:
         BadInput: another order, an object whose bytes are not those its hash names, or a message that ends in one.
@@ -52,7 +54,7 @@ def join(pieces: Iterable[Piece], *, limit: int) -> Iterator[tuple[str, bytes]]:
         if piece.WhichOneof("kind") != "object":
             raise BadInput("expected an object in a message, found another piece", hint=_HINT)
         name, length = piece.object.id, piece.object.length
-        total += length
+        total += max(length, _LEAST)
         if length > MOST_OBJECT or total > limit:
             raise Oversize(f"expected a message of at most {limit} bytes, found more", hint=_HINT)
         yield name, _object(stream, name, length=length)
