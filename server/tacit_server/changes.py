@@ -1,15 +1,16 @@
 """What waits in the SuperLink's database, read beside it.
 
 Every question to the SuperLink costs it some milliseconds of a core, so asking it for every partner many times a
-second would leave it none for the messages themselves. Whether something waits is therefore read from its SQLite file, which
-costs microseconds and disturbs nobody; what waits is then asked for in Flower's own way. The two tables are not
-promised by Flower (1.41): where they can not be read, everything may wait, and the only loss is time.
+second would leave it none for the messages themselves. What waits is therefore read from its SQLite file, which costs
+microseconds and disturbs nobody, and is then asked for in Flower's own way. The tables are not promised by Flower
+(1.41): where they can not be read, everything may wait, and what is lost is time.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Changes"]
 
@@ -38,10 +39,21 @@ class Changes:
         found = self._read("SELECT DISTINCT dst_node_id FROM message_ins WHERE delivered_at = ''")
         return None if found is None else {node % (2 * _HALF) for (node,) in found}
 
-    def replies(self) -> bool:
-        """Whether an answer waits for the ServerApp, or may."""
-        found = self._read("SELECT 1 FROM message_res WHERE delivered_at = '' LIMIT 1")
-        return found is None or bool(found)
+    def replies(self) -> dict[str, bool] | None:
+        """The ServerApp's messages to which an answer waits, each with whether all of it is there.
+
+        An answer is announced before its parts come. Flower, asked for one that is not whole, hands it out for good and
+        waits for the parts: a second at least, and three minutes where whoever sent them was killed. None where
+        that can not be read.
+        """
+        lacking = (
+            "SELECT 1 FROM object_push_session_roots JOIN object_push_session_pending USING (session_id) "
+            "WHERE root_object_id = message_id"
+        )
+        found = self._read(
+            f"SELECT reply_to_message_id, NOT EXISTS ({lacking}) FROM message_res WHERE delivered_at = ''"
+        )
+        return None if found is None else {message: bool(whole) for message, whole in found}
 
     def close(self) -> None:
         """Let go of the file."""
@@ -49,7 +61,7 @@ class Changes:
         if file is not None:
             file.close()
 
-    def _read(self, query: str) -> list[tuple[int]] | None:
+    def _read(self, query: str) -> list[tuple[Any, ...]] | None:
         try:
             if self._file is None:
                 self._file = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)

@@ -26,7 +26,7 @@ from tacit_server.checkpoint import Best, RunState
 from tacit_server.replies import Answers, Replies, check_events, collect, tally
 from tacit_server.roll import Roster, ask_names, present
 from tacit_server.secagg import Cohort, collect_masked, tally_masked
-from tacit_server.transport import exchange, wait_for_nodes
+from tacit_server.transport import News, exchange, wait_for_nodes
 from tacit_server.update import ServerOptimizer
 
 __all__ = ["Setup", "federate"]
@@ -50,7 +50,7 @@ class Setup:
         waits: whether partners come and go, so that who is missing is waited for; else all are there at the start.
         check: what is known of the partner at a node; raises BadInput where it says something else of itself.
         tell: told what the run waits for, and nothing once it goes on.
-        news: a cheap look at whether an answer may wait, as in `exchange`.
+        news: a cheap look at the answers that wait, as in `exchange`.
     """
 
     job: Job
@@ -63,7 +63,7 @@ class Setup:
     waits: bool = False
     check: Callable[[int, Hello], None] = lambda node, hello: None
     tell: Callable[[str], None] = lambda text: None
-    news: Callable[[], bool] = lambda: True
+    news: News = lambda: None
 
     def timeout(self, *, working: bool) -> float:
         """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
@@ -87,7 +87,7 @@ def federate(grid: Grid, setup: Setup, state: RunState) -> RunState:
         setup.save(state)
         if state.failed > job.training.max_failed_rounds:
             raise _too_many_failures(job, state)
-    return _close(grid, setup, state, present(grid, roster, check=setup.check, stop=setup.stop))
+    return _close(grid, setup, state, present(grid, roster, check=setup.check, stop=setup.stop, news=setup.news))
 
 
 def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer: ServerOptimizer) -> RunState:
@@ -168,7 +168,7 @@ def _refresh(grid: Grid, setup: Setup, roster: Roster) -> Roster:
     """The partners who are there now; where that is too few, and the run waits, for as long as a round may last."""
     least, deadline = setup.job.aggregation.min_cohort, time.monotonic() + setup.timeout(working=True)
     while True:
-        roster = present(grid, roster, check=setup.check, stop=setup.stop)
+        roster = present(grid, roster, check=setup.check, stop=setup.stop, news=setup.news)
         if len(roster) >= least or not setup.waits or time.monotonic() > deadline:
             setup.tell("")
             return roster

@@ -14,7 +14,10 @@ from tacit.errors import BadInput, JobFailed
 from tacit.link.records import to_parcel, to_records
 from tacit.wire import Parcel
 
-__all__ = ["Failure", "exchange", "wait_for_nodes"]
+__all__ = ["Failure", "News", "exchange", "wait_for_nodes"]
+
+News = Callable[[], Mapping[str, bool] | None]
+"""A cheap look at the messages to which an answer waits, each with whether all of it is there; None: nobody knows."""
 
 # What Flower's SuperLink answers (flwr 1.41, flwr.common.constant.ErrorCode) where a node's heartbeats stopped, or the
 # node was removed, or half of its answer is missing.
@@ -22,7 +25,7 @@ _OFFLINE = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE}
 
 _SHORTEST_PAUSE = 0.005  # seconds; doubles while nothing comes, so that an idle server rests
 _LONGEST_PAUSE = 0.1
-_LONGEST_SILENCE = 1.0  # after which the grid is asked all the same: that a node went offline is no news of its own
+_LONGEST_SILENCE = 1.0  # after which it is asked who is there: that a node went offline is no news of its own
 
 
 class Failure(str):
@@ -58,7 +61,7 @@ def exchange(
     timeout: float,
     group: str,
     stop: threading.Event,
-    news: Callable[[], bool] = lambda: True,
+    news: News = lambda: None,
 ) -> Iterator[tuple[int, Parcel | Failure]]:
     """Send each node its parcel and yield the answers as they come, at most one a node.
 
@@ -71,7 +74,7 @@ def exchange(
         timeout: seconds, for all answers together.
         group: Flower's group id, here the round.
         stop: set from another thread to leave.
-        news: a cheap look at whether an answer may wait, where there is one; without it the grid is asked.
+        news: where there is such a look, the grid is asked for answers that are whole only; else for all.
 
     Raises:
         KeyboardInterrupt: `stop` was set.
@@ -84,13 +87,15 @@ def exchange(
     deadline = time.monotonic() + timeout
     # By the message answered: where Flower answers in a node's stead, the sender is not the node.
     waiting = {number: node for number, node in zip(grid.push_messages(messages), parcels, strict=False) if number}
-    pause, asked = _SHORTEST_PAUSE, 0.0
+    pause, heard = _SHORTEST_PAUSE, time.monotonic()
     while waiting:
         if stop.is_set():
             raise KeyboardInterrupt
-        answers: list[Message] = []
-        if news() or time.monotonic() - asked > _LONGEST_SILENCE:
-            answers, asked = list(grid.pull_messages(list(waiting))), time.monotonic()
+        answered = news()
+        due = {number for number in waiting if answered is None or answered.get(number)}
+        if answered is not None and time.monotonic() - heard > _LONGEST_SILENCE:
+            due, heard = due | _gone(grid, waiting), time.monotonic()
+        answers = list(grid.pull_messages(sorted(due))) if due else []
         for answer in answers:
             node = waiting.pop(answer.metadata.reply_to_message_id, None)
             if node is not None:
@@ -102,6 +107,12 @@ def exchange(
         elif waiting:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _gone(grid: Grid, waiting: Mapping[str, int]) -> set[str]:
+    """The messages to nodes that are not there any more: Flower answers in their stead."""
+    there = set(grid.get_node_ids())
+    return {number for number, node in waiting.items() if node not in there}
 
 
 def _read(answer: Message) -> Parcel | Failure:

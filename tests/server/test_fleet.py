@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -73,7 +74,7 @@ def test_a_forgotten_node_is_gone(place):
 
 def test_an_object_of_a_run_that_is_over_is_gone(place):
     folder, port = place
-    with _node(port, "d" * 32) as node, Control(port) as control:
+    with _node(port, "d" * 32) as node, closing(Control(port)) as control:
         run = control.start(folder.runs / "none")
         control.stop(run)
         with pytest.raises(Gone):
@@ -114,10 +115,33 @@ def test_the_database_tells_when_a_run_has_begun(place):
         database = Changes(folder.flower_db)
         database.changed()
         time.sleep(0.3)
-        with Control(port) as control:
+        with closing(Control(port)) as control:
             run = control.start(folder.runs / "none")
             assert database.changed()
             control.stop(run)
+
+
+def test_the_database_tells_which_answers_are_whole(place):
+    folder, port = place
+    rows = [
+        ("INSERT INTO message_res (message_id, reply_to_message_id, delivered_at) VALUES (?, ?, ?)", [
+            ("a", "1", ""), ("b", "2", ""), ("c", "3", "yesterday"), ("d", "4", ""),
+        ]),
+        ("INSERT INTO object_push_session_roots (session_id, root_object_id) VALUES (?, ?)", [("s", "a"), ("t", "d")]),
+        ("INSERT INTO object_push_session_pending (session_id, object_id) VALUES (?, ?)", [("s", "part"), ("u", "x")]),
+    ]  # fmt: skip
+    with _node(port, "a1" * 16), closing(sqlite3.connect(folder.flower_db, isolation_level=None)) as file:
+        database = Changes(folder.flower_db)
+        assert database.replies() == {}
+        file.execute("PRAGMA foreign_keys = OFF")
+        for insert, values in rows:
+            file.executemany(insert, values)
+        try:
+            assert database.replies() == {"1": False, "2": True, "4": True}
+        finally:
+            for table in ("message_res", "object_push_session_roots", "object_push_session_pending"):
+                file.execute(f"DELETE FROM {table}")
+    assert Changes(folder.path / "none.db").replies() is None
 
 
 def test_nobody_there_is_unreachable():

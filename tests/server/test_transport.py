@@ -16,6 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from tacit.errors import JobFailed
 from tacit.link.records import to_parcel, to_records
 from tacit.wire import Parcel
+from tacit_server import transport
 from tacit_server.transport import Failure, exchange, wait_for_nodes
 
 ASK = Parcel({"model": np.ones(3, np.float32)}, {"round": 1})
@@ -140,3 +141,23 @@ def test_too_few_nodes_fail_the_job_in_time():
     with pytest.raises(JobFailed, match=r"^expected at least 3 partners within 0.2 s, found 2$"):
         wait_for_nodes(Scripted({}, nodes=[[1, 2]]), least=3, timeout=0.2)
     assert time.monotonic() - started < 2.0
+
+
+def test_an_answer_is_fetched_once_all_of_it_is_there():
+    grid = Scripted({1: (1, _reply("a")), 2: (1, _reply("b"))}, nodes=[[1, 2]])
+    asked: list[list[str]] = []
+    pull = grid.pull_messages
+    grid.pull_messages = lambda ids: asked.append(sorted(ids)) or pull(ids)
+    looks = iter([{}, {"1": False, "2": True, "9": True}, {"1": False}, {"1": True}])
+    stop, news = threading.Event(), lambda: next(looks)
+    answers = exchange(grid, {1: ASK, 2: ASK}, kind="train", timeout=9.0, group="7", stop=stop, news=news)
+    assert [node for node, _ in answers] == [2, 1]
+    assert asked == [["2"], ["1"]]
+
+
+def test_a_node_that_left_is_noticed_without_news_of_it(monkeypatch):
+    monkeypatch.setattr(transport, "_LONGEST_SILENCE", 0.05)
+    grid = Scripted({1: (1, Error(5, "no heartbeat")), 2: (1, _reply("b"))}, nodes=[[1, 2], [2]])
+    stop, news = threading.Event(), dict[str, bool]
+    answers = list(exchange(grid, {1: ASK, 2: ASK}, kind="train", timeout=0.5, group="7", stop=stop, news=news))
+    assert answers == [(1, "went offline")]  # of the other there is no news, so that it is not fetched
