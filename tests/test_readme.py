@@ -7,9 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tacit_sim.rehearsal import free_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,9 +23,10 @@ def _blocks(language: str) -> list[str]:
     return [text for name, text in found if name == language]
 
 
-def _commands(program: str) -> list[list[str]]:
+def _commands() -> list[list[str]]:
     lines = [line for block in _blocks("sh") for line in block.splitlines()]
-    return [words for words in (shlex.split(line, comments=True) for line in lines) if words and words[0] == program]
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [words for words in found if words and words[0].startswith("tacit-")]
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +36,68 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(words: list[str], *, where: Path) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).parent / words[0]
-    environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [str(program), *words[1:]]
-    return subprocess.run(command, check=False, cwd=where, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def background() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in reversed(started):  # partners before the server
+        process.terminate()
+        process.wait(60)
+        if process.stdout:
+            process.stdout.close()
+
+
+def _environment() -> dict[str, str]:
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _command(words: list[str], *, port: int) -> list[str]:
+    program = str(Path(sys.executable).parent / words[0])
+    return [program, *(str(port) if word == "9443" else word for word in words[1:])]
+
+
+def _start(words: list[str], *, where: Path, port: int) -> subprocess.Popen[str]:
+    """A command that the README puts into the background; the server's is awaited."""
+    process = subprocess.Popen(
+        _command(words, port=port), cwd=where, env=_environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    if words[1] == "up":
+        assert process.stdout is not None
+        said = []
+        while not said or said[-1] not in ("ready\n", ""):
+            said.append(process.stdout.readline())
+        assert said[-1] == "ready\n", said
+    return process
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
-def test_the_commands_of_a_simulation_run_in_the_order_in_which_they_stand(workplace: Path) -> None:
-    commands = _commands("tacit-sim")
-    assert len(commands) == 7
+def test_the_commands_run_in_the_order_in_which_they_stand(
+    workplace: Path, background: list[subprocess.Popen[str]]
+) -> None:
+    commands, port = _commands(), free_port()
+    assert len(commands) == 26
+    assert sum(words[-1] == "&" for words in commands) == 4
     for words in commands:
-        done = _run(words, where=workplace)
-        assert (done.returncode, done.stderr) == (0, ""), (words, done.stderr)
-    recompute = _blocks("python")
-    assert len(recompute) == 1
-    python = [sys.executable, "-c", recompute[0]]
+        if words[-1] == "&":
+            background.append(_start(words[:-1], where=workplace, port=port))
+            continue
+        done = subprocess.run(
+            _command(words, port=port), check=False, cwd=workplace, env=_environment(), capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, ""), (words, done.stdout, done.stderr)
+    assert (workplace / "fl" / "runs" / "digits-demo" / "report.html").stat().st_size > 10_000
+    assert (workplace / "model.safetensors").stat().st_size > 10_000
+
+
+@pytest.mark.e2e
+def test_epsilon_is_recomputed_as_the_readme_shows(workplace: Path) -> None:
+    assert (workplace / "runs" / "short" / "result.json").is_file(), "the test above made it"
+    (recompute,) = _blocks("python")
+    python = [sys.executable, "-c", recompute]
     done = subprocess.run(python, check=False, cwd=workplace, capture_output=True, text=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["partner-0", "partner-1", "partner-2"], done.stderr
