@@ -18,29 +18,34 @@ from google.protobuf.message import DecodeError
 
 from tacit.errors import BadInput
 from tacit.link.link_pb2 import Envelope, Ticket
+from tacit.link.objects import outline
 
 __all__ = ["closed", "opened"]
 
 _SAME = "install the same version of tacit on both sides"
 
 
-def opened(envelope: Envelope, objects: Iterable[tuple[str, bytes]], *, node: int) -> Message:
+def opened(envelope: Envelope, objects: Iterable[tuple[str, bytes]], *, node: int, most: int) -> Message:
     """The message in `envelope`, whose objects were checked against their hashes.
 
     Args:
         node: Flower's number of this session: messages for another are refused.
+        most: bytes of its arrays once they are put together.
 
     Raises:
         BadInput: anything that is not a message for this node.
 
-    Guarantee: what is decoded is data; no code comes with it, and none is looked for.
+    Guarantee: what is decoded is data; no code comes with it, and none is looked for. Whatever the server sends, this
+    raises BadInput or gives a message, in the memory that the objects and `most` take.
     """
     contents = dict(objects)
     try:
         name = ObjectTree.FromString(envelope.tree).object_id
-        message = inflate_object_from_contents(name, contents)
-    except (DecodeError, LookupError, ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"expected a Flower message from the server, found {type(error).__name__}", hint=_SAME) from None
+    except DecodeError:
+        raise BadInput("expected a Flower message from the server, found another tree", hint=_SAME) from None
+    lengths = {each: len(content) for each, content in contents.items()}
+    outline(name, lengths=lengths, read=lambda each, size: contents[each][:size], limit=most)
+    message = inflate_object_from_contents(name, contents)
     if not isinstance(message, Message) or name != envelope.ticket.message:
         raise BadInput("expected the Flower message that was announced, found another", hint=_SAME)
     if message.metadata.dst_node_id != node:

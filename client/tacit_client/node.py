@@ -62,7 +62,7 @@ class Node:
         began = time.monotonic()
         try:
             with self._link.take(ticket, limit=self._most) as (envelope, objects):
-                asked = opened(envelope, objects, node=self._link.node)
+                asked = opened(envelope, objects, node=self._link.node, most=self._most)
             reply = self._call(asked)
             seconds = time.monotonic() - began
             envelope, _ = closed(reply, asked, ticket=ticket, seconds=seconds)

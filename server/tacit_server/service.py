@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -36,18 +35,18 @@ from tacit.link.link_pb2 import (
 )
 from tacit.link.pieces import Oversize, join, split
 from tacit.secagg.keys import PublicKey
-from tacit_server import enrol
+from tacit_server import answers, enrol
 from tacit_server.fleet import Gone, Unreachable
 from tacit_server.folder import Folder
 from tacit_server.rate import Calls, within
 from tacit_server.roster import Refused, Roster
 from tacit_server.sessions import Session, Sessions, Taken, notices
+from tacit_server.spool import Spool
 
 __all__ = ["Service"]
 
 _log = logging.getLogger(__name__)
 
-_MEMORY = 4 * 2**20  # bytes of an answer that are kept in memory; the rest goes to disk
 _PATIENCE = 60.0  # seconds for an object that the SuperLink does not have yet
 _SOON = 30.0  # seconds for the first request of a call
 _SLOWEST = 16_384  # bytes a second below which an answer is given up
@@ -133,24 +132,22 @@ class Service:
         with _answered(context):
             partner, envelope = self._admit(context, Role.PARTNER), _first(requests, context).envelope
             session = self._at_hand(partner, envelope.ticket)
-            with self._alone(session), tempfile.SpooledTemporaryFile(_MEMORY, dir=str(self._folder.spool)) as spool:
+            with self._alone(session), Spool(self._folder.spool) as spool:
                 limit = session.allowance()
                 with within(120 + limit / _SLOWEST, otherwise=context.cancel):
-                    kept = _keep(join(requests, limit=limit), spool)
-                return self._hand_in(session, envelope, kept, spool)
+                    spool.keep(join(requests, limit=limit))
+                return self._hand_in(session, envelope, spool, limit=limit)
 
-    def _hand_in(
-        self, session: Session, envelope: Envelope, kept: dict[str, tuple[int, int]], spool: IO[bytes]
-    ) -> Receipt:
-        def objects(wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-            for name in wanted & kept.keys():
-                start, length = kept[name]
-                spool.seek(start)
-                yield name, spool.read(length)
-
-        metadata, late = session.message().metadata, False
+    def _hand_in(self, session: Session, envelope: Envelope, spool: Spool, *, limit: int) -> Receipt:
+        asked, late = session.message(), False
+        metadata = asked.metadata
         try:
-            session.fleet.answer(envelope.message, envelope.tree, objects)
+            answers.check(envelope.message, envelope.tree, spool, asked=asked, limit=limit)
+        except BadInput:
+            self._done(session)  # it would give the same again, and is to hear of what comes next
+            raise
+        try:
+            session.fleet.answer(envelope.message, envelope.tree, spool.some)
             session.fleet.confirm(metadata.run_id, metadata.message_id)
         except Gone:
             late = True
@@ -284,15 +281,6 @@ def _first(requests: Iterator[R], context: grpc.ServicerContext) -> R:
     if found is None:
         raise BadInput("expected a request, found none", hint=_SAME)
     return found
-
-
-def _keep(objects: Iterable[tuple[str, bytes]], spool: IO[bytes]) -> dict[str, tuple[int, int]]:
-    """Put `objects` into `spool`; gives where each lies."""
-    places: dict[str, tuple[int, int]] = {}
-    for name, content in objects:
-        places[name] = spool.tell(), len(content)
-        spool.write(content)
-    return places
 
 
 def _printable(text: str) -> str:
