@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from tacit.errors import BadInput, JobFailed
 from tacit.lock import take
 from tacit_server import superlink
 from tacit_server.child import Child, environment, launch
+from tacit_server.config import ServerConfig
 from tacit_server.dispatch import Dispatcher
 from tacit_server.folder import Folder
 from tacit_server.submit import Control
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _STEP = 0.3  # seconds between two looks at everything
 _DEAF = 60.0  # seconds after which a SuperLink that does not answer is started anew
+_KNOCK = 1.0  # seconds to connect to the gateway's port
 _LOG_BYTES, _LOG_FILES = 10 * 2**20, 5
 
 
@@ -77,7 +80,8 @@ class Supervisor:
         self._command = [*gateway, str(folder.path)]
         self._port, self._since = 0, 0.0
         self._control: Control | None = None  # while the SuperLink answers
-        self._ready = False
+        self._begun = False  # once a SuperLink has answered: before, a gateway had nobody to speak to
+        self._ready = False  # once partners can reach the gateway
         self._silent = ""
         self._superlink = Child("SuperLink", self._start, log=folder.logs / "superlink.log", tell=self._lost)
         self._gateway = Child("gateway", self._start_gateway, log=folder.logs / "gateway.log", tell=tell)
@@ -89,8 +93,11 @@ class Supervisor:
             self._since = time.monotonic()
         if self._control is None:
             self._listen()
-        if self._ready:
+        if self._begun:
             self._gateway.tend()
+        if not self._ready and self._gateway.pid is not None and _open(self._folder.config):
+            self._ready = True
+            self._tell("ready")
         if self._control is not None:
             self._dispatch(self._control)
 
@@ -128,9 +135,7 @@ class Supervisor:
             return
         superlink.note(self._folder, Place(port=self._port, pid=pid))
         self._control = control
-        if not self._ready:
-            self._ready = True
-            self._tell("ready")
+        self._begun = True
 
     def _hurry(self) -> None:
         if time.monotonic() - self._since > _DEAF:
@@ -146,6 +151,16 @@ class Supervisor:
             if error.message != self._silent:
                 self._silent = error.message
                 self._tell(f"runs wait: {error.message}")
+
+
+def _open(config: ServerConfig) -> bool:
+    """Whether somebody listens on the gateway's port."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen, config.listen)
+    try:
+        socket.create_connection((host, config.port), timeout=_KNOCK).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

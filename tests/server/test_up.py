@@ -17,12 +17,19 @@ from tacit_server import runs, superlink
 from tacit_server.proposal import resolve
 from tacit_server.setup import init
 from tacit_server.up import up
+from tacit_sim.rehearsal import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")]
 
-GATEWAY = (
-    "import os, pathlib, sys; pathlib.Path(sys.argv[1], 'gateway.pid').write_text(str(os.getpid())); sys.stdin.read()"
-)
+GATEWAY = """
+import os, pathlib, socket, sys, time, tomllib
+folder = pathlib.Path(sys.argv[1])
+time.sleep(1.0)
+folder.joinpath('gateway.pid').write_text(str(os.getpid()))
+port = tomllib.loads(folder.joinpath('server.toml').read_text())['port']
+with socket.create_server(('127.0.0.1', port)):
+    sys.stdin.read()
+"""
 UP = (
     "import sys, pathlib; from tacit_server.up import up\n"
     "up(pathlib.Path(sys.argv[1]), gateway=[sys.executable, '-c', sys.argv[2]], "
@@ -48,7 +55,8 @@ class _Up:
         command = [sys.executable, "-c", UP, str(self.folder.path), GATEWAY]
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out)
-        until(lambda: "ready\n" in self.told() and self.gateway.exists())
+        until(lambda: "ready\n" in self.told())
+        assert self.gateway.exists()  # before partners can reach it, a server is not ready
 
     def told(self) -> str:
         return self.out.read_text()
@@ -59,7 +67,7 @@ class _Up:
 
 @pytest.fixture
 def server(tmp_path):
-    made = _Up(init(tmp_path / "srv", host="localhost"))
+    made = _Up(init(tmp_path / "srv", host="localhost", port=free_port()))
     yield made
     if made.process and made.process.poll() is None:
         made.process.kill()
