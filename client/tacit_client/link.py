@@ -73,8 +73,8 @@ class Link:
         files: asked at every connection, so that a renewed certificate is used at once.
         device: what this partner computes on, for the operator's eyes.
         peers: told who the server says takes part, at every connection.
-        renew: asked at every connection and once an hour for a certificate request, where it is time for one; told the
-            new certificate.
+        renew: called at every connection and by `renew`, with a function that turns a certificate request into a
+            certificate; says whether there is a new one.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Link:
         *,
         device: str,
         peers: Callable[[dict[str, PublicKey]], None],
-        renew: Callable[[Callable[[bytes], bytes]], None],
+        renew: Callable[[Callable[[bytes], bytes]], bool],
     ) -> None:
         self._address, self._files, self._device = address, files, device
         self._peers, self._renew = peers, renew
@@ -116,6 +116,16 @@ class Link:
         with suppress(queue.Empty):
             return self._tickets.get(timeout=timeout)
         return None
+
+    def again(self, ticket: Ticket) -> None:
+        """Announce `ticket` once more, after a moment: it could not be taken now."""
+        self._over.wait(_FIRST_PAUSE)
+        self._tickets.put(ticket)
+
+    def renew(self) -> None:
+        """Have the certificate renewed where it is due, and connect with the new one. Not while a message is at hand."""
+        if self._here.is_set() and self._renew(self._ask):
+            self._drop()
 
     @contextlib.contextmanager
     def take(self, ticket: Ticket, *, limit: int) -> Iterator[tuple[Envelope, Iterable[tuple[str, bytes]]]]:
@@ -190,17 +200,21 @@ class Link:
     def _stream(self) -> Iterable[Notice]:
         self._channel = client_channel(self._address, self._files())
         self._stub = LinkStub(self._channel)
-        self._renew(lambda request: self._renewed(request).certificate)
+        if self._renew(self._ask):
+            self._channel.close()
+            self._channel = client_channel(self._address, self._files())
+            self._stub = LinkStub(self._channel)
         presence = Presence(session=self._session, version=version("tacit"), device=self._device)
         notices: Iterable[Notice] = self._stub.Attend(presence)
         return notices
 
-    def _renewed(self, request: bytes) -> Membership:
+    def _ask(self, request: bytes) -> bytes:
+        """A certificate for `request`. Raises grpc.RpcError."""
         stub = self._stub
         if stub is None:
-            raise Lost("leaving")
+            raise BadInput("expected a connection, found none", hint="wait for it")
         found: Membership = stub.Renew(Renewal(request=request), timeout=_ANSWER)
-        return found
+        return found.certificate
 
     def _hear(self, notice: Notice) -> None:
         match notice.WhichOneof("kind"):

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import grpc
@@ -15,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from tacit.errors import BadInput
 from tacit.link import certificates
-from tacit.link.link_pb2 import Ticket
+from tacit.link.link_pb2 import Envelope, Ticket
 from tacit_client import peers
 from tacit_client.keys import Keys
 from tacit_client.letters import closed, opened
@@ -50,8 +51,12 @@ class Node:
             JobFailed: the server does not admit this partner any more.
         """
         self._link.open()
+        renewed = time.monotonic()
         try:
             while not stop.is_set():
+                if time.monotonic() - renewed > _HOUR:
+                    renewed = time.monotonic()
+                    self._link.renew()
                 ticket = self._link.next(timeout=0.5)
                 if ticket is not None:
                     self._answer(ticket)
@@ -69,10 +74,17 @@ class Node:
             self._link.give(envelope, lambda: closed(reply, asked, ticket=ticket, seconds=seconds)[1])
         except Lost as error:
             _log.info("a message was dropped: %s", error)
-        except grpc.RpcError:
-            _log.info("the connection broke while a message came; the gateway will announce it again")
+        except grpc.RpcError as error:
+            _log.info("a message could not be taken (%s); trying again", error.code().name)
+            self._link.again(ticket)
         except BadInput as error:
             _log.error("a message was not understood: %s", error.message)
+            self._decline(ticket)
+
+    def _decline(self, ticket: Ticket) -> None:
+        """Let the gateway know that there will be no answer, so that it tells of the next message."""
+        with suppress(Lost):
+            self._link.give(Envelope(ticket=ticket), lambda: [])
 
     def _call(self, asked: Message) -> Message:
         metadata = asked.metadata
@@ -103,11 +115,17 @@ def run(folder: Folder, office: Office, *, stop: threading.Event) -> None:
     Node(link, office.app()).serve(stop)
 
 
-def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> None:
-    """Ask for another certificate where this one is due; one that can not be had now is asked for later."""
-    if certificates.due(keys.certificate, now=datetime.now(UTC)):
-        try:
-            keys.keep(ask(keys.request(name)))
-            _log.info("the certificate of this partner was renewed")
-        except (grpc.RpcError, BadInput) as error:
-            _log.warning("the certificate of this partner could not be renewed: %s", error)
+def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> bool:
+    """Ask for another certificate where this one is due; one that can not be had now is asked for later.
+
+    Returns whether there is a new one.
+    """
+    if not certificates.due(keys.certificate, now=datetime.now(UTC)):
+        return False
+    try:
+        keys.keep(ask(keys.request(name)))
+    except (grpc.RpcError, BadInput) as error:
+        _log.warning("the certificate of this partner could not be renewed: %s", error)
+        return False
+    _log.info("the certificate of this partner was renewed")
+    return True
