@@ -119,6 +119,8 @@ class Dispatcher:
         more = {"attempts": standing.attempts + 1, "stalls": standing.stalls + 1}
         run.stand(standing.model_copy(update={"phase": "starting", "message": "", **more}))
         try:
+            if standing.flower_run in starter.alive():  # killed: partners would be handed, and train for, what it asked
+                starter.stop(standing.flower_run)
             flower_run = starter.start(run.path)
         except TacitError:
             run.stand(standing)

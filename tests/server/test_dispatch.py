@@ -94,6 +94,21 @@ def test_a_run_that_died_is_started_again(play):
     assert play.told == ["run a started", "run a started (attempt 2)"]
 
 
+def test_what_a_killed_start_asked_of_partners_is_asked_no_more(play):
+    run = play.submit("a")
+    play.tend()
+    play.begin(run)
+    play.tend()
+    play.die(run, round=1)
+    play.starter.over.clear()  # Flower takes a minute to notice
+    play.tend()
+    assert (play.starter.started, play.starter.stopped) == (["a", "a"], [1])
+    play.begin(run)
+    play.die(run)
+    play.tend()
+    assert (play.starter.started, play.starter.stopped) == (["a", "a", "a"], [1])  # it has noticed
+
+
 def test_a_start_that_never_takes_the_lock_counts_as_dead(play):
     play.submit("a")
     play.tend()
