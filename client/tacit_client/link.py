@@ -123,7 +123,7 @@ class Link:
         self._tickets.put(ticket)
 
     def renew(self) -> None:
-        """Have the certificate renewed where it is due, and connect with the new one. Not while a message is at hand."""
+        """Have the certificate renewed where it is due, and connect with it. Not while a message is at hand."""
         if self._here.is_set() and self._renew(self._ask):
             self._drop()
 
