@@ -110,7 +110,7 @@ def environment(python: Path, *, home: Path) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds: the start of a run waits for it
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1.0",  # seconds: the start of a run waits for it
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "PYTHONUNBUFFERED": "1",
     }

@@ -41,9 +41,14 @@ class Control:
         """Let go of the connection."""
         self._client.close()
 
-    def start(self, folder: Path) -> int:
-        """Start a Flower run for the run folder `folder`. Returns Flower's id of it."""
-        content = make_bundle()
+    def start(self, folder: Path, *, bundle: bytes | None = None) -> int:
+        """Start a Flower run for the run folder `folder`. Returns Flower's id of it.
+
+        Args:
+            folder: named in the run's config.
+            bundle: another app in Flower's form; left out: the rounds.
+        """
+        content = bundle or make_bundle()
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto({FOLDER: str(folder)}))
         try:
