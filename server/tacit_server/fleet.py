@@ -38,6 +38,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from google.protobuf.message import DecodeError
 
 from tacit.errors import BadInput
+from tacit_server.neighbours import listens
 
 __all__ = ["BEAT", "FleetNode", "Gone", "Unreachable", "node_key"]
 
@@ -181,8 +182,11 @@ class FleetNode:
 
     def _connect(self) -> FleetHttpClient:
         os.environ.setdefault("NO_PROXY", "127.0.0.1")  # loopback is never asked of a proxy
+        address = self._address()
+        if not listens(int(address.rpartition(":")[2])):  # the port of one that ended is anybody's
+            raise Unreachable("nobody there, or another user")
         signing = NodeAuthHttpInterceptor(self._key, self._key.public_key())
-        return FleetHttpClient.from_server_address(self._address(), True, None, interceptors=[signing])
+        return FleetHttpClient.from_server_address(address, True, None, interceptors=[signing])
 
 
 def _tree(data: bytes) -> ObjectTree:

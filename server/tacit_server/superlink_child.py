@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -9,24 +10,47 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 
+from tacit_server.neighbours import connected
 from tacit_server.parent import end_with_parent
 
 __all__ = ["main"]
+
+_log = logging.getLogger(__name__)
 
 _LOOK = 1.0  # seconds
 
 
 def main() -> None:
-    """Run flower-superlink with this process's arguments."""
+    """Run flower-superlink with this process's arguments.
+
+    Guarantee: no other user of this machine is answered, where the system tells who connects.
+    """
     end_with_parent()
     threading.Thread(target=_watch_helper, name="helper", daemon=True).start()
     # A line for every request would be all that the log holds.
     logging.getLogger("uvicorn.access").addFilter(lambda record: False)
+    import uvicorn
     from flwr.superlink.cli.flower_superlink import flower_superlink
 
+    uvicorn.run = partial(uvicorn.run, http=_guarded())
     sys.argv[0] = "flower-superlink"
     flower_superlink()
+
+
+def _guarded() -> type[asyncio.Protocol]:
+    """Uvicorn's protocol, which lets nobody in but this process's own user."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which one it is, is chosen at run time
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            if not connected(transport.get_extra_info("peername"), transport.get_extra_info("sockname")):
+                _log.warning("another user of this machine was turned away")
+                transport.abort()
+
+    return Guarded
 
 
 def _watch_helper() -> None:
