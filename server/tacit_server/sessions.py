@@ -213,7 +213,7 @@ class Sessions:
             session.fleet.node = facts["node"]
             if facts["ticket"]:
                 session.ticket = Envelope.FromString(base64.b64decode(facts["ticket"]))
-        except (OSError, ValueError, KeyError):  # none, or one that a crash of the machine tore: a new session then
+        except (OSError, ValueError, KeyError, TypeError):  # none, or one that a crash tore: a new session then
             return None
         return session
 
