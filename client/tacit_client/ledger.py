@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.errors import BadInput
+from tacit.link import keyfile
 from tacit.privacy.events import Event, merge
 
 __all__ = ["Ledger", "Release"]
@@ -61,6 +63,8 @@ class Ledger:
     def __init__(self, path: Path, *, partner: str, durable: bool = True) -> None:
         self._path = path
         self._partner = partner
+        with suppress(BadInput):  # SQLite says why it can not be written
+            keyfile.reserve(path)  # what it says of the data is for its owner alone
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
             self._switch_to_wal()

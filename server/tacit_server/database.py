@@ -6,10 +6,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tacit.errors import BadInput
+from tacit.link import keyfile
 
 __all__ = ["Database"]
 
@@ -24,7 +25,8 @@ class Database:
         schema: statements that make the tables.
         version: of the schema.
 
-    Guarantee: what is done within one `change` happens wholly or not at all, and no other change in between.
+    Guarantee: what is done within one `change` happens wholly or not at all, and no other change in between. A file
+    that is made here is open to its owner alone.
 
     Raises:
         BadInput: no database of this version, or one that can not be written.
@@ -32,6 +34,8 @@ class Database:
 
     def __init__(self, path: Path, *, schema: Sequence[str], version: int) -> None:
         self._path = path
+        with suppress(BadInput):  # SQLite says why it can not be written
+            keyfile.reserve(path)  # the files that SQLite puts beside it get the same mode
         self._lock = threading.RLock()  # threads share the connection, and with it its transaction
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)

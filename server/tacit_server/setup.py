@@ -30,7 +30,8 @@ def init(path: Path, *, host: str, port: int = 9443) -> Folder:
         host: by which partners reach the gateway.
         port: of the gateway.
 
-    Guarantee: no key that exists is overwritten, and the folder is usable only once all of it is there.
+    Guarantee: no key that exists is overwritten, and the folder is usable only once all of it is there. Other users of
+    the machine see nothing of what lies in it but `server.toml`, and that only in a folder that was there before.
 
     Raises:
         BadInput: something is there already, the folder can not be written, the host or port is none.
@@ -61,7 +62,7 @@ def renew_gateway(folder: Folder, now: datetime) -> bool:
 
 def _make_folders(folder: Folder) -> None:
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = sorted(os.listdir(folder.path))
         if folder.config_path.name in found:
             raise BadInput(
@@ -72,9 +73,9 @@ def _make_folders(folder: Folder) -> None:
                 f"expected an empty folder at {folder.path}, found {found[0]} in it",
                 hint="choose another folder, or empty this one if an earlier init was interrupted",
             )
-        folder.keys.mkdir(mode=0o700)
-        for each in (folder.runs, folder.state, folder.logs):
-            each.mkdir()
+        # State holds what partners sent, on its way to the rounds; runs hold models.
+        for each in (folder.keys, folder.runs, folder.state, folder.logs):
+            each.mkdir(mode=0o700)
     except OSError as error:
         raise BadInput(
             f"expected to make a server folder at {folder.path}, found {error.strerror}",

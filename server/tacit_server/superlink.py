@@ -105,7 +105,8 @@ def _commands() -> dict[int, list[str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):  # it ended meanwhile
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+                if entry.stat().st_uid == os.geteuid():  # another user may call a process whatever they like
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     return found
 
 

@@ -49,6 +49,7 @@ def up(path: Path, *, gateway: Sequence[str] | None = None, show: Callable[[str]
     folder = Folder.open(path)
     for place in (folder.state, folder.logs, folder.runs):
         place.mkdir(mode=0o700, exist_ok=True)
+        place.chmod(0o700)  # the messages of partners pass through here
     with (
         take(folder.up_lock, what=f"tacit-server up {folder.path}"),
         _log_to(folder.logs / "up.log"),

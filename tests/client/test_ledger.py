@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,14 @@ def test_totals_are_the_merged_events_of_one_run(tmp_path):
     assert ledger.totals(run="x") == merge(ledger.events(run="x"))
     assert [event.steps for event in ledger.totals(run="x")] == [10, 5]
     assert ledger.totals(run="z") == ()
+
+
+def test_a_ledger_is_for_its_owner_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        Ledger(tmp_path / "ledger.db", partner="a")
+    finally:
+        os.umask(before)
+    found = sorted(tmp_path.glob("ledger.db*"))
+    assert found
+    assert {stat.S_IMODE(file.stat().st_mode) for file in found} == {0o600}

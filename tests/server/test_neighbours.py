@@ -121,3 +121,18 @@ def _ask(port: int, *, user: int) -> str:
 def _be_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+
+
+@root
+def test_a_process_of_another_user_that_is_called_like_ours_is_left_alone(tmp_path):
+    """To end it is not allowed, and a server that tried would not start."""
+    folder = Folder(tmp_path)
+    script = f"import os, time; os.setuid({NOBODY}); print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, "--database", str(folder.flower_db)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert superlink.remains(folder) == []
+        finally:
+            process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -134,3 +135,19 @@ def test_no_key_is_in_an_error(folder):
     with pytest.raises(BadInput, match="authority's own key") as raised:
         renew_gateway(folder, datetime.now(UTC) + 80 * DAY)
     assert not re.search("PRIVATE|MIG", str(raised.value) + raised.value.hint)
+
+
+def test_nothing_of_it_is_for_other_users(tmp_path):
+    before = os.umask(0)  # the most careless user there is
+    try:
+        folder = init(tmp_path / "server", host="fl.example.org")
+        with Roster(folder.roster_path)._db.change() as db:
+            db.execute("UPDATE membership SET version = version + 1")
+            beside = sorted(folder.path.glob("roster.db*"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    places = (folder.keys, folder.runs, folder.state, folder.logs)
+    assert [stat.S_IMODE(place.stat().st_mode) for place in places] == [0o700] * 4
+    assert len(beside) == 3
+    assert [stat.S_IMODE(file.stat().st_mode) for file in beside] == [0o600] * 3

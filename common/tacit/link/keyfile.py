@@ -10,7 +10,7 @@ from pathlib import Path
 from tacit.errors import BadInput
 from tacit.secagg.keys import Secret
 
-__all__ = ["check_mode", "make_folder", "read", "write"]
+__all__ = ["check_mode", "make_folder", "read", "reserve", "write"]
 
 _OTHERS = 0o077  # what group and others may do
 
@@ -56,6 +56,18 @@ def read(path: Path) -> Secret:
         return Secret(path.read_bytes())
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def reserve(path: Path) -> None:
+    """Make an empty file at `path`, mode 0600, where there is none, for a library that would ask for none of it.
+
+    Raises:
+        BadInput: it can not be written.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def check_mode(path: Path) -> None:
