@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import secrets
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.link.channel import SERVER_OPTIONS, Files, server_credentials
 from tacit.link.link_pb2 import DESCRIPTOR, Enrolment, Piece, Presence, Renewal, Ticket
@@ -44,6 +49,8 @@ _SWEEP = 5.0  # seconds after which every node is asked for, whatever the databa
 _BEAT = 3.0  # seconds between two heartbeats
 _DAY = 86_400.0
 
+M = TypeVar("M", bound=Message)
+
 
 class Gateway:
     """The gateway of one folder, until `stop`."""
@@ -51,8 +58,11 @@ class Gateway:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._roster = Roster(folder.roster_path)
+        self._roster.nobody_online()
         self._secret = _secret(folder.state / "nodes.secret")
-        self._sessions = Sessions(folder.state / "sessions", make=self._node, grace=folder.config.grace)
+        self._sessions = Sessions(
+            folder.state / "sessions", make=self._node, grace=folder.config.grace, lost=self._lost
+        )
         self._news, self._stopping = threading.Event(), threading.Event()
         self._renewed = 0.0
         folder.spool.mkdir(mode=0o700, exist_ok=True)
@@ -65,7 +75,7 @@ class Gateway:
         """Open the port and begin to carry messages. Returns at once."""
         self._server.start()
         for work in (self._pump, self._beat):
-            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+            threading.Thread(target=self._work, args=(work,), name=work.__name__, daemon=True).start()
 
     def stop(self) -> None:
         """Close the port; partners come back to the next gateway."""
@@ -74,6 +84,14 @@ class Gateway:
         for session in self._sessions.all():
             session.tell(None)
         self._server.stop(grace=1.0).wait()
+
+    def _work(self, work: Callable[[], None]) -> None:
+        """Without `work` the gateway would seem to live and carry nothing: it ends, and is started again."""
+        try:
+            work()
+        finally:
+            if not self._stopping.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _make_server(self) -> grpc.Server:
         config = self._folder.config
@@ -93,6 +111,13 @@ class Gateway:
 
     def _node(self, session: str) -> FleetNode:
         return FleetNode(self._superlink, node_key(self._secret, session=session))
+
+    def _lost(self, node: int) -> bool:
+        database = Changes(self._folder.flower_db)
+        try:
+            return database.lost(node)
+        finally:
+            database.close()
 
     def _superlink(self) -> str:
         """Where the SuperLink listens now. Raises Unreachable."""
@@ -160,18 +185,30 @@ def _handler(service: Service) -> grpc.GenericRpcHandler:
     the service could see who calls.
     """
     one, many = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-    calls = {
-        "Enrol": (one, service.Enrol, Enrolment.FromString),
-        "Renew": (one, service.Renew, Renewal.FromString),
-        "Attend": (many, service.Attend, Presence.FromString),
-        "Take": (many, service.Take, Ticket.FromString),
-        "Give": (one, service.Give, Piece.FromString),
-    }
     table = {
-        name: offer(answer, read, lambda reply: reply.SerializeToString())
-        for name, (offer, answer, read) in calls.items()
+        "Enrol": one(lambda requests, context: service.Enrol(_read(requests, Enrolment), context), None, _write),
+        "Renew": one(lambda requests, context: service.Renew(_read(requests, Renewal), context), None, _write),
+        "Attend": many(lambda requests, context: service.Attend(_read(requests, Presence), context), None, _write),
+        "Take": many(lambda requests, context: service.Take(_read(requests, Ticket), context), None, _write),
+        "Give": one(lambda requests, context: service.Give(_read(requests, Piece), context), None, _write),
     }
     return grpc.method_handlers_generic_handler(DESCRIPTOR.services_by_name["Link"].full_name, table)
+
+
+def _read(requests: Iterable[bytes], kind: type[M]) -> Iterator[M]:
+    """Requests out of their bytes, one by one. Here and not by gRPC, which would log a traceback for every bad one."""
+    for request in requests:
+        try:
+            yield kind.FromString(request)
+        except DecodeError:
+            raise BadInput(
+                f"expected a request that is a {kind.__name__}, found other bytes",
+                hint="install the same version of tacit on both sides",
+            ) from None
+
+
+def _write(reply: Message) -> bytes:
+    return reply.SerializeToString()
 
 
 def _secret(path: Path) -> bytes:

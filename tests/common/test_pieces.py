@@ -50,10 +50,10 @@ def test_an_object_that_is_too_large_is_refused_before_its_bytes_are_read():
 
 
 def test_a_message_that_is_too_large_is_refused_at_the_object_that_is_too_much():
-    objects = [_named(bytes([i]) * 1024) for i in range(4)]
-    stream = join(list(split(ENVELOPE, objects))[1:], limit=3 * 1024)
+    objects = [_named(bytes([i]) * 4096) for i in range(4)]
+    stream = join(list(split(ENVELOPE, objects))[1:], limit=3 * 4096)
     assert [next(stream) for _ in range(3)] == objects[:3]
-    with pytest.raises(Oversize, match="at most 3072 bytes"):
+    with pytest.raises(Oversize, match="at most 12288 bytes"):
         next(stream)
 
 
@@ -63,7 +63,7 @@ def test_an_endless_stream_of_tiny_objects_ends_at_the_limit(content):
         while True:
             yield from list(split(ENVELOPE, [_named(content)]))[1:]
 
-    stream = join(pieces(), limit=10 * 1024)
+    stream = join(pieces(), limit=10 * 4096)
     assert len([next(stream) for _ in range(10)]) == 10
     with pytest.raises(Oversize):
         next(stream)

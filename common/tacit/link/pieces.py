@@ -21,7 +21,7 @@ MOST_OBJECT = 8 * 2**20
 """Bytes of one object: Flower cuts arrays into objects of 5 MiB."""
 
 
-_LEAST = 1024  # bytes that an object counts for at least: a receiver remembers every object, however small
+_LEAST = 4096  # bytes that an object counts for at least: a receiver remembers every object, however small
 
 _HINT = "install the same version of tacit on both sides"
 
@@ -43,7 +43,7 @@ def join(pieces: Iterable[Piece], *, limit: int) -> Iterator[tuple[str, bytes]]:
     """The objects in `pieces`, which follow an envelope, one by one.
 
     Args:
-        limit: bytes of all objects together; a small object counts as 1 KiB.
+        limit: bytes of all objects together; a small object counts as 4 KiB.
 
     Raises:
         BadInput: another order, an object whose bytes are not those its hash names, or a message that ends in one.
