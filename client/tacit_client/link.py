@@ -33,7 +33,7 @@ __all__ = ["Enrolled", "Link", "Lost", "enrol"]
 _log = logging.getLogger(__name__)
 
 _ANSWER = 30.0  # seconds for a short call
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0  # seconds between two tries
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries
 _FINAL = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
 
 
@@ -136,7 +136,7 @@ class Link:
             grpc.RpcError: the connection broke; take it anew.
         """
         try:
-            pieces = iter(self._connected().Take(ticket))
+            pieces = iter(self._connected(ticket).Take(ticket))
             yield next(pieces, Piece()).envelope, join(pieces, limit=limit)
         except grpc.RpcError as error:
             raise _lost(error) from None
@@ -150,7 +150,7 @@ class Link:
         pause = _FIRST_PAUSE
         while not self._over.is_set():
             try:
-                receipt = self._connected().Give(split(envelope, objects()))
+                receipt = self._connected(envelope.ticket).Give(split(envelope, objects()))
             except grpc.RpcError as error:
                 failure = _lost(error)
                 if isinstance(failure, Lost):
@@ -162,11 +162,13 @@ class Link:
                     raise Lost("nobody waits for the answer any more")
                 return
 
-    def _connected(self) -> LinkStub:
-        """Wait until the gateway has said welcome. Raises Lost where this partner leaves."""
+    def _connected(self, ticket: Ticket) -> LinkStub:
+        """Wait until the gateway has said welcome. Raises Lost: this partner leaves, or began another session."""
         while not self._here.wait(0.2):
             if self._over.is_set() or self._refused is not None:
                 raise Lost("leaving")
+        if ticket.session != self._session:
+            raise Lost("it belongs to an earlier session")
         if self._stub is None:
             raise Lost("leaving")
         return self._stub
@@ -185,8 +187,10 @@ class Link:
                 if error.code() in _FINAL:
                     self._refused = reason
                     return
-                if error.code() is grpc.StatusCode.NOT_FOUND:  # another process of this partner came between
-                    self._session = secrets.token_hex(16)
+                if (
+                    error.code() is grpc.StatusCode.NOT_FOUND
+                ):  # another process of this partner came between, or a crash
+                    self._session, reason = secrets.token_hex(16), "the gateway has forgotten this session"
             except OSError as error:
                 reason = f"expected this partner's keys, found {error.strerror}"
             finally:

@@ -55,6 +55,16 @@ class Changes:
         )
         return None if found is None else {message: bool(whole) for message, whole in found}
 
+    def lost(self, node: int) -> bool:
+        """Whether a message was taken for `node`, is in date and has no answer."""
+        signed = node if node < _HALF else node - 2 * _HALF
+        found = self._read(
+            f"SELECT 1 FROM message_ins WHERE dst_node_id = {signed:d} AND delivered_at <> '' "
+            "AND created_at + ttl > CAST(strftime('%s', 'now') AS REAL) AND NOT EXISTS "
+            "(SELECT 1 FROM message_res WHERE reply_to_message_id = message_ins.message_id) LIMIT 1"
+        )
+        return bool(found)
+
     def close(self) -> None:
         """Let go of the file."""
         file, self._file = self._file, None

@@ -84,11 +84,19 @@ class Sessions:
         folder: for the small files.
         make: gives the Flower node of a session.
         grace: seconds that a node stays online without a stream.
+        lost: whether a message was taken for a node and never answered.
     """
 
-    def __init__(self, folder: Path, *, make: Callable[[str], FleetNode], grace: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        make: Callable[[str], FleetNode],
+        grace: float,
+        lost: Callable[[int], bool] = lambda node: False,
+    ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder, self._make, self._grace = folder, make, grace
+        self._folder, self._make, self._grace, self._lost = folder, make, grace, lost
         self._lock = threading.RLock()
         self._sessions: dict[str, Session] = {}
         self._entering: dict[str, threading.Lock] = {}
@@ -98,6 +106,7 @@ class Sessions:
 
         Raises:
             Taken: another process of the partner is there.
+            Gone: the session can not go on; the partner is to begin another.
             Unreachable: the SuperLink does not answer.
         """
         with self._lock:
@@ -109,6 +118,9 @@ class Sessions:
                     raise Taken
                 self._end(known)
                 known = None
+            if known is not None and self._lacks(known):
+                self._end(known)
+                raise Gone(session)
             current = known or Session(partner, session, self._make(session))
             current.fleet.appear(current.fleet.node)
             return current, self._begin(current)
@@ -157,6 +169,8 @@ class Sessions:
     def beat(self, session: Session) -> None:
         """Keep a node online whose stream stands or broke a moment ago; else let it be offline.
 
+        Where the node is none any more, the stream ends: the partner comes back with another session.
+
         Raises:
             Unreachable: the SuperLink does not answer.
         """
@@ -167,9 +181,23 @@ class Sessions:
             return
         try:
             session.fleet.beat()
-        except Gone:  # a SuperLink that lost its memory: be a new node of it
+        except Gone:
+            self._appear_anew(session)
+
+    def _appear_anew(self, session: Session) -> None:
+        """Be a new node of a SuperLink that lost its memory."""
+        try:
             session.fleet.appear()
+        except Gone:  # forgotten on purpose: no key is ever a node twice
+            session.tell(None)
+        else:
             self._write(session)
+
+    def _lacks(self, session: Session) -> bool:
+        """Whether an earlier gateway died with a message for `session` in its hand: nobody would ever answer it."""
+        with self._lock:
+            told = self._sessions.get(session.partner) is session
+        return not told and session.ticket is None and self._lost(session.fleet.node)
 
     def _known(self, partner: str) -> Session | None:
         with self._lock:
@@ -192,19 +220,29 @@ class Sessions:
             if self._sessions.get(session.partner) is session:
                 del self._sessions[session.partner]
         session.fleet.forget()
-        self._path(session.partner).unlink(missing_ok=True)
+        with self._lock:
+            if session.partner not in self._sessions:
+                self._path(session.partner).unlink(missing_ok=True)
 
     def _hold(self, session: Session, ticket: Envelope | None) -> None:
-        session.ticket = ticket
-        self._write(session)
+        with self._lock:
+            session.ticket = ticket
+            self._write(session)
 
     def _path(self, partner: str) -> Path:
         return self._folder / f"{partner}.json"
 
     def _write(self, session: Session) -> None:
+        """One thread at a time, and nothing of a session in whose place another came."""
+        with self._lock:
+            if self._sessions.get(session.partner) is session:
+                write_atomic(self._path(session.partner), self._facts(session), durable=False)
+
+    @staticmethod
+    def _facts(session: Session) -> bytes:
         ticket = "" if session.ticket is None else base64.b64encode(session.ticket.SerializeToString()).decode()
         facts = {"session": session.session, "node": session.fleet.node, "ticket": ticket}
-        write_atomic(self._path(session.partner), json.dumps(facts).encode(), durable=False)
+        return json.dumps(facts).encode()
 
     def _read(self, partner: str) -> Session | None:
         try:

@@ -144,6 +144,28 @@ def test_the_database_tells_which_answers_are_whole(place):
     assert Changes(folder.path / "none.db").replies() is None
 
 
+def test_the_database_tells_which_node_lacks_a_message_that_was_taken_for_it(place):
+    folder, port = place
+    now, many = time.time(), 2**64 - 5
+    rows = [
+        ("taken", -5, "now", now, 60.0),
+        ("waits", 6, "", now, 60.0),
+        ("answered", 7, "now", now, 60.0),
+        ("late", 8, "now", now - 61.0, 60.0),
+    ]
+    insert = "INSERT INTO message_ins (message_id, dst_node_id, delivered_at, created_at, ttl) VALUES (?, ?, ?, ?, ?)"
+    with _node(port, "a2" * 16), closing(sqlite3.connect(folder.flower_db, isolation_level=None)) as file:
+        file.execute("PRAGMA foreign_keys = OFF")
+        file.executemany(insert, rows)
+        file.execute("INSERT INTO message_res (message_id, reply_to_message_id) VALUES ('x', 'answered')")
+        try:
+            database = Changes(folder.flower_db)
+            assert [database.lost(node) for node in (many, 6, 7, 8, 9)] == [True, False, False, False, False]
+        finally:
+            file.executescript("DELETE FROM message_ins; DELETE FROM message_res")
+    assert not Changes(folder.path / "none.db").lost(5)
+
+
 def test_nobody_there_is_unreachable():
     node = FleetNode(lambda: "127.0.0.1:9", node_key(bytes(32), session="a" * 32))
     with pytest.raises(Unreachable):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from typing import ClassVar
 
@@ -196,3 +198,88 @@ def test_an_answer_may_be_about_as_large_as_what_was_asked(open_sessions, nodes)
     nodes[ONE].inbox = ["e" * 64]
     sessions.pump(session)
     assert session.allowance() == (3 + 4) * 8 * 2**20
+
+
+def test_a_message_in_the_hand_of_a_killed_gateway_ends_the_session(tmp_path, nodes):
+    def make(session: str) -> Node:
+        nodes[session] = Node(session)
+        return nodes[session]
+
+    asked: list[int] = []
+
+    def again() -> Sessions:
+        return Sessions(tmp_path / "sessions", make=make, grace=10.0, lost=lambda node: asked.append(node) or True)
+
+    sessions = again()
+    session, stream = sessions.enter("a", ONE)
+    number = session.fleet.node
+    sessions.leave(session, stream)
+    sessions.enter("a", ONE)  # it came back to the same gateway, which has lost nothing
+    assert asked == []
+    sessions = again()
+    with pytest.raises(Gone):
+        sessions.enter("a", ONE)
+    assert (asked, nodes[ONE].did) == ([number], ["forget"])
+    assert sessions.enter("a", OTHER)[0].session == OTHER
+
+
+def test_a_message_that_is_at_hand_is_not_lost(tmp_path, nodes):
+    def make(session: str) -> Node:
+        nodes[session] = Node(session)
+        return nodes[session]
+
+    sessions = [Sessions(tmp_path / "sessions", make=make, grace=10.0, lost=lambda node: True) for _ in range(2)]
+    session, _ = sessions[0].enter("a", ONE)
+    nodes[ONE].inbox = ["e" * 64]
+    sessions[0].pump(session)
+    assert sessions[1].enter("a", ONE)[0].ticket == session.ticket
+
+
+def test_a_node_that_was_forgotten_on_purpose_ends_the_stream(open_sessions, nodes, monkeypatch):
+    sessions = open_sessions()
+    session, stream = sessions.enter("a", ONE)
+
+    def gone(known: int = 0) -> int:
+        raise Gone("node")
+
+    nodes[ONE].lost = True
+    monkeypatch.setattr(nodes[ONE], "appear", gone)
+    sessions.beat(session)
+    assert _notices(stream) == [None]
+
+
+def test_what_an_earlier_process_leaves_behind_changes_no_file(open_sessions, nodes, tmp_path):
+    sessions = open_sessions()
+    session, stream = sessions.enter("a", ONE)
+    nodes[ONE].inbox = ["e" * 64]
+    sessions.pump(session)
+    sessions.leave(session, stream)
+    sessions.enter("a", OTHER)
+    before = (tmp_path / "sessions" / "a.json").read_bytes()
+    sessions.answered(session)  # an answer that was still on its way
+    sessions.expel(session)
+    assert (tmp_path / "sessions" / "a.json").read_bytes() == before
+
+
+def test_threads_that_hold_and_answer_at_once_leave_a_whole_file(open_sessions, nodes, tmp_path):
+    sessions = open_sessions()
+    session, _ = sessions.enter("a", ONE)
+    nodes[ONE].inbox = [f"{number:064}" for number in range(300)]
+    failures: list[BaseException] = []
+
+    def work(step) -> None:
+        try:
+            for _ in range(300):
+                step(session)
+        except BaseException as error:  # noqa: BLE001  # of a thread; the test looks at it
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(step,)) for step in (sessions.pump, sessions.answered) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    facts = json.loads((tmp_path / "sessions" / "a.json").read_bytes())
+    assert facts["session"] == ONE
+    assert bool(facts["ticket"]) is (session.ticket is not None)
