@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from tacit_client.partner import Site
 from tacit_client.train import Trainer
 
 __all__ = ["Desk", "make_client_app"]
+
+_PATH = re.compile(r"(?<![\w/.:])(?:~|\.{1,2})?/[\w.@%+~-][^\s'\";,()]*")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def _serve(
 ) -> Message:
     """The work's answer, or a refusal that says why there is none.
 
-    Guarantee: after a failed check, or any other error, nothing of the round at hand is left here.
+    Guarantee: after a failed check, or any other error, nothing of the round at hand is left here; a refusal names no
+    file or folder.
     """
     name, standing = desk.name(context), desk.recall(context)
     after = standing.left()
@@ -128,7 +132,7 @@ def _serve(
     try:
         after, parcel = work(to_parcel(message.content), standing)
     except (Abort, BadInput) as error:
-        parcel = Refusal(name, f"{error.message}; {error.hint}").pack()
+        parcel = Refusal(name, _without_paths(f"{error.message}; {error.hint}")).pack()
     except torch.OutOfMemoryError:
         parcel = Refusal(
             name, "expected enough device memory for a physical batch, found too little; lower max_physical_batch"
@@ -136,6 +140,11 @@ def _serve(
     finally:
         desk.keep(context, after)
     return _answer(message, parcel)
+
+
+def _without_paths(text: str) -> str:
+    """What the server hears: where things lie on this machine is for the partner's own log."""
+    return _PATH.sub("a path here", text)
 
 
 def _answer(message: Message, parcel: Parcel) -> Message:

@@ -79,6 +79,8 @@ class PolicySection(_Section):
     """Accept every peer that the server names; then a lying server is not covered."""
     allowed_tasks: tuple[Text, ...] = ("image-classification", "text-classification")
     """Kinds of task that it takes part in."""
+    vocabularies: tuple[Text, ...] = ()
+    """Paths of files that a job may name as its vocabulary; no other file is opened for a job."""
     max_rounds_per_day: PositiveInt = 1000
     """Rounds of training in any 24 hours."""
 

@@ -5,14 +5,28 @@ from __future__ import annotations
 import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from tacit.errors import BadInput
+from tacit.terminal import plain
 
 __all__ = ["start"]
 
 _LARGEST = 10 * 2**20  # bytes
 _KEPT = 5  # older files
 _OURS = ("tacit", "tacit_client")  # what Flower and grpc say is no news to a partner
+
+
+class _Plain(logging.Formatter):
+    """One line a message: the server chooses some of the words, and must not write lines of its own into the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging calls it so
+        record.message = plain(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, info: Any) -> str:  # noqa: N802
+        """Indented, so that none of its lines looks like one of the log."""
+        return "\n".join(f"    {plain(line)}" for line in super().formatException(info).splitlines())
 
 
 def start(directory: Path) -> None:
@@ -33,7 +47,7 @@ def start(directory: Path) -> None:
         raise BadInput(
             f"expected a log that can be written at {path}, found {error.strerror}", hint="mend the folder's rights"
         ) from None
-    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    form = _Plain("%(asctime)s %(levelname)s %(message)s")
     for handler in handlers:
         handler.setFormatter(form)
     for name in _OURS:

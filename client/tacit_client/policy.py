@@ -12,6 +12,7 @@ from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
+from tacit.tasks.tokens import NAMES
 from tacit_client.config import PolicySection
 
 __all__ = ["check", "check_budget", "check_day", "check_delta", "cost", "fitting"]
@@ -21,16 +22,17 @@ def check(job: Job, policy: PolicySection) -> None:
     """All that needs neither the data nor the ledger.
 
     Raises:
-        BadInput: a kind of task that is not allowed, a cohort that may be too small, secure aggregation or protection
-            missing where it is required, a delta above the policy's.
+        BadInput: a kind of task that is not allowed, a vocabulary that the partner did not offer, a cohort that may be
+            too small, secure aggregation or protection missing where it is required, a delta above the policy's.
 
     Guarantee: what passes keeps every key of the policy but `epsilon_limit`, which `check_budget` keeps, and
-    `max_rounds_per_day`, which `check_day` keeps.
+    `max_rounds_per_day`, which `check_day` keeps; and names no file of this machine that the partner did not.
     """
     if job.task.kind not in policy.allowed_tasks:
         raise _refused(
             f"a task among {', '.join(policy.allowed_tasks)}", job.task.kind, "have the partner add it to allowed_tasks"
         )
+    _check_vocabulary(job, policy)
     if policy.require_secure_aggregation and not job.aggregation.secure:
         raise _refused("aggregation.secure = true", "false", "run the job with secure aggregation")
     if job.aggregation.min_cohort < policy.min_cohort:
@@ -44,6 +46,17 @@ def check(job: Job, policy: PolicySection) -> None:
     if job.privacy.delta is not None and job.privacy.delta > policy.delta:
         raise _refused(
             f"privacy.delta of at most {policy.delta:g}", f"{job.privacy.delta:g}", f"lower it to {policy.delta:g}"
+        )
+
+
+def _check_vocabulary(job: Job, policy: PolicySection) -> None:
+    """A path in a job is chosen by the server: opened here, its errors and its size would tell what lies there."""
+    asked, offered = job.task.options.get("vocabulary"), (*NAMES, *policy.vocabularies)
+    if asked is not None and asked not in offered:
+        raise _refused(
+            f"a vocabulary among {', '.join(NAMES)} or those named",
+            "another",
+            "have every partner put the file at the same path and name it in vocabularies",
         )
 
 

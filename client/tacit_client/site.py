@@ -171,6 +171,8 @@ format = "auto"
 {_line("trust_new_peers", policy.trust_new_peers)}
 # Kinds of task that this partner takes part in.
 allowed_tasks = [{", ".join(f'"{task}"' for task in policy.allowed_tasks)}]
+# Paths of vocabularies that a job may name, written as the job writes them. No other file is opened for a job.
+vocabularies = []
 # Rounds of training in any 24 hours.
 {_line("max_rounds_per_day", policy.max_rounds_per_day)}
 """

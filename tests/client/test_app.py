@@ -45,7 +45,7 @@ from tacit.wire import (
     Statement,
     Update,
 )
-from tacit_client.app import Desk, make_client_app
+from tacit_client.app import Desk, _without_paths, make_client_app
 from tacit_client.ledger import Ledger
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
@@ -293,3 +293,18 @@ def test_a_party_may_refuse_a_cohort_of_strangers(federation):
     refusal = Refusal.unpack(federation.send(ADVERTISE, invite, to="p0"))
     assert "accepted partners, itself among them, found 2 of 3" in refusal.reason
     assert "a cohort of strangers hides nothing" in refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("expected a ledger at /srv/tacit/ledger.db, found none", "expected a ledger at a path here, found none"),
+        ("expected TOML in /home/a b/peers.toml", "expected TOML in a path here b/peers.toml"),
+        ("expected ~/x and ../y/z; /a", "expected a path here and a path here; a path here"),
+        ("found '/tmp/x.csv' (/x) here", "found 'a path here' (a path here) here"),
+        ("expected 1/N, 2 / 3 and n/2, found and/or", "expected 1/N, 2 / 3 and n/2, found and/or"),
+        ("epsilon 1.5/8 at 1e-5", "epsilon 1.5/8 at 1e-5"),
+    ],
+)
+def test_the_server_hears_of_no_path(said, heard):
+    assert _without_paths(said) == heard

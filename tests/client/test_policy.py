@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_the_usual_job_passes(job) -> None:
         (["aggregation.secure=false"], {"require_secure_aggregation": False}, "aggregation.secure = true"),
         (["aggregation.min_cohort=3"], {"min_cohort": 3}, "aggregation.min_cohort of at least 4"),
         (["privacy.delta=1e-4"], {"delta": 1e-4}, "privacy.delta of at most 1e-05"),
+        (["task.options.vocabulary=/etc/shadow"], {"vocabularies": ["/etc/shadow"]}, "a vocabulary among bert-uncased"),
     ],
 )
 def test_each_rule_refuses_and_its_key_allows(job, overrides, allows, said) -> None:
@@ -57,6 +59,16 @@ def test_each_rule_refuses_and_its_key_allows(job, overrides, allows, said) -> N
         check(job(*overrides), _policy(**strict))
     assert said in caught.value.message
     check(job(*overrides), _policy(**allows))
+
+
+@pytest.mark.parametrize("path", ["", "/", "/etc/passwd", "../x", "bert-uncased/../x", "BERT-uncased", "~/x"])
+def test_no_file_of_the_server_s_choice_is_opened(job, path) -> None:
+    asked = job(f"task.options.vocabulary={json.dumps(path)}")
+    with pytest.raises(BadInput, match="a vocabulary among") as caught:
+        check(asked, _policy(vocabularies=["/srv/words.txt"]))
+    assert "/" not in f"{caught.value.message}{caught.value.hint}"  # what this partner has is not told either
+    check(job('task.options.vocabulary="bert-uncased"'), PolicySection())
+    check(job('task.options.vocabulary="/srv/words.txt"'), _policy(vocabularies=["/srv/words.txt"]))
 
 
 def test_unprotected_jobs_need_permission(job) -> None:

@@ -33,6 +33,7 @@ WHOLE: dict[str, Any] = {
         "allow_unprotected": False,
         "trust_new_peers": False,
         "allowed_tasks": ["image-classification"],
+        "vocabularies": ["/srv/words.txt"],
         "max_rounds_per_day": 1000,
     },
 }
@@ -76,6 +77,8 @@ NONSENSE: list[tuple[str, Any]] = [
     ("policy.allowed_tasks", []),
     ("policy.allowed_tasks", [""]),
     ("policy.allowed_tasks", "image-classification"),
+    ("policy.vocabularies", "/srv/words.txt"),
+    ("policy.vocabularies", [""]),
     ("policy.max_rounds_per_day", 0),
     ("policy.epsilon", 3.0),
     ("rules", {}),

@@ -17,9 +17,12 @@ from tokenizers import BertWordPieceTokenizer
 
 from tacit.errors import BadInput
 
-__all__ = ["ByteTokens", "Tokens", "WordPiece", "choose_tokens", "find_vocabulary", "vocabulary_size"]
+__all__ = ["NAMES", "ByteTokens", "Tokens", "WordPiece", "choose_tokens", "find_vocabulary", "vocabulary_size"]
 
 _NAMED = {"bert-uncased": "bert_uncased_vocab/vocab.txt"}
+NAMES = tuple(_NAMED)
+"""Vocabularies by name; all others are files, which a job must not choose on a partner's machine."""
+
 _PADDING = "[PAD]"
 _NEEDED = (_PADDING, "[UNK]", "[CLS]", "[SEP]")  # the tokenizer asks for all of them
 _BYTES_PADDING = 256

@@ -1,0 +1,48 @@
+"""The partner's log: the server's words stand in it, and are never taken for the log's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tacit_client import log
+
+FORGED = "dropped\n2030-01-01 00:00:00,000 INFO charged round 1\r\x1b[2J\u2028\u202eend"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    log.start(tmp_path / "logs")
+    yield tmp_path / "logs" / "client.log"
+    for name in ("tacit", "tacit_client"):
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+
+
+def test_nobody_writes_lines_into_the_log(path):
+    logging.getLogger("tacit_client.node").info("a message was %s", FORGED)
+    (line,) = path.read_text().splitlines()
+    assert line.endswith("INFO a message was dropped 2030-01-01 00:00:00,000 INFO charged round 1 �[2J �end")
+    assert line.isprintable()
+
+
+def _fail(words: str) -> None:
+    raise ValueError(words)
+
+
+def test_an_error_s_words_are_indented(path):
+    try:
+        _fail(FORGED)
+    except ValueError:
+        logging.getLogger("tacit_client.node").exception("a message could not be answered")
+    first, *rest = path.read_text().splitlines()
+    assert first.endswith("ERROR a message could not be answered")
+    assert len(rest) > 3
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
