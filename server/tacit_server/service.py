@@ -38,6 +38,7 @@ from tacit.secagg.keys import PublicKey
 from tacit_server import answers, enrol
 from tacit_server.fleet import Gone, Unreachable
 from tacit_server.folder import Folder
+from tacit_server.objects import Objects
 from tacit_server.rate import Calls, within
 from tacit_server.roster import Refused, Roster
 from tacit_server.sessions import Session, Sessions, Taken, notices
@@ -48,6 +49,7 @@ __all__ = ["Service"]
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 60.0  # seconds for an object that the SuperLink does not have yet
+_LAGS = 0.2  # seconds of a pause after which the SuperLink is asked for what its database does not show
 _SOON = 30.0  # seconds for the first request of a call
 _SLOWEST = 16_384  # bytes a second below which an answer is given up
 _SAME = "install the same version of tacit on both sides"
@@ -157,20 +159,25 @@ class Service:
     def _fetch(
         self, session: Session, run: int, names: list[str], context: grpc.ServicerContext
     ) -> Iterator[tuple[str, bytes]]:
-        for name in names:
-            pause, deadline = 0.02, time.monotonic() + _PATIENCE
-            while (content := self._object(session, run, name)) is None:
-                if not context.is_active():
-                    return
-                if time.monotonic() > deadline:
-                    self._done(session)
-                    raise Gone(name)
-                time.sleep(pause)
-                pause = min(2 * pause, 1.0)
-            yield name, content
+        with Objects(self._folder.flower_db) as near:
+            for name in names:
+                pause, deadline = 0.01, time.monotonic() + _PATIENCE
+                # The last one is the message itself: while the SuperLink gives that, its run goes on.
+                while not (content := self._object(session, run, name, near if name != names[-1] else None, pause)):
+                    if not context.is_active():
+                        return
+                    if time.monotonic() > deadline:
+                        self._done(session)
+                        raise Gone(name)
+                    time.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                yield name, content
 
-    def _object(self, session: Session, run: int, name: str) -> bytes | None:
-        """An object, or None while it can not be had: the SuperLink starts anew, or the ServerApp still sends it."""
+    def _object(self, session: Session, run: int, name: str, near: Objects | None, waited: float) -> bytes | None:
+        """An object, or nothing while it can not be had: the SuperLink starts anew, or the ServerApp still sends it."""
+        found = near.read(name) if near is not None else None
+        if found or (found is not None and waited < _LAGS):
+            return found
         try:
             return session.fleet.fetch(run, name)
         except Unreachable:
