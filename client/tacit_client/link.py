@@ -23,10 +23,11 @@ import grpc
 from tacit.errors import BadInput, JobFailed
 from tacit.link.channel import Files, client_channel
 from tacit.link.invitation import Invitation
-from tacit.link.link_pb2 import Enrolment, Envelope, Membership, Notice, Piece, Presence, Renewal, Ticket
+from tacit.link.link_pb2 import Enrolment, Envelope, Membership, Notice, Piece, Presence, Receipt, Renewal, Ticket
 from tacit.link.link_pb2_grpc import LinkStub
 from tacit.link.pieces import join, split
 from tacit.secagg.keys import PublicKey
+from tacit_client.stall import Stall
 
 __all__ = ["Enrolled", "Link", "Lost", "enrol"]
 
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 _ANSWER = 30.0  # seconds for a short call
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds between two tries
+_SILENCE = 600.0  # seconds in which nothing of a message moves, after which its call is given up and made anew
+_WAITING = 16  # announcements that are kept; an honest gateway has one
 _FINAL = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
 
 
@@ -89,7 +92,7 @@ class Link:
         self._address, self._files, self._device = address, files, device
         self._peers, self._renew = peers, renew
         self._session = secrets.token_hex(16)
-        self._tickets: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+        self._tickets: queue.Queue[Ticket] = queue.Queue(_WAITING)
         self._here, self._over = threading.Event(), threading.Event()
         self._stub: LinkStub | None = None
         self._channel: grpc.Channel | None = None
@@ -98,7 +101,7 @@ class Link:
 
     def open(self) -> None:
         """Begin to attend. Returns at once."""
-        threading.Thread(target=self._attend, name="link", daemon=True).start()
+        threading.Thread(target=self._work, name="link", daemon=True).start()
 
     def close(self) -> None:
         """Leave."""
@@ -120,7 +123,7 @@ class Link:
     def again(self, ticket: Ticket) -> None:
         """Announce `ticket` once more, after a moment: it could not be taken now."""
         self._over.wait(_FIRST_PAUSE)
-        self._tickets.put(ticket)
+        self._note(ticket)
 
     def renew(self) -> None:
         """Have the certificate renewed where it is due, and connect with it. Not while a message is at hand."""
@@ -136,8 +139,11 @@ class Link:
             grpc.RpcError: the connection broke; take it anew.
         """
         try:
-            pieces = iter(self._connected(ticket).Take(ticket))
-            yield next(pieces, Piece()).envelope, join(pieces, limit=limit)
+            call = self._connected(ticket).Take(ticket)
+            stall = Stall(silence=_SILENCE)
+            with stall.watch(call.cancel):
+                pieces = stall.along(call)
+                yield next(pieces, Piece()).envelope, join(pieces, limit=limit)
         except grpc.RpcError as error:
             raise _lost(error) from None
 
@@ -150,7 +156,9 @@ class Link:
         pause = _FIRST_PAUSE
         while not self._over.is_set():
             try:
-                receipt = self._connected(envelope.ticket).Give(split(envelope, objects()))
+                receipt = self._given(envelope, objects())
+            except grpc.FutureCancelledError:
+                _log.warning("nothing of an answer moved for %.0f s; trying again", _SILENCE)
             except grpc.RpcError as error:
                 failure = _lost(error)
                 if isinstance(failure, Lost):
@@ -162,6 +170,13 @@ class Link:
                     raise Lost("nobody waits for the answer any more")
                 return
 
+    def _given(self, envelope: Envelope, objects: Iterable[tuple[str, bytes]]) -> Receipt:
+        stall = Stall(silence=_SILENCE)
+        call = self._connected(envelope.ticket).Give.future(stall.along(split(envelope, objects)))
+        with stall.watch(call.cancel):
+            found: Receipt = call.result()
+        return found
+
     def _connected(self, ticket: Ticket) -> LinkStub:
         """Wait until the gateway has said welcome. Raises Lost: this partner leaves, or began another session."""
         while not self._here.wait(0.2):
@@ -172,6 +187,14 @@ class Link:
         if self._stub is None:
             raise Lost("leaving")
         return self._stub
+
+    def _work(self) -> None:
+        """A partner without this thread would look well and never be asked again: it ends, and may be started anew."""
+        try:
+            self._attend()
+        finally:
+            if not self._over.is_set() and self._refused is None:
+                self._refused = "expected a connection that is looked after, found an error that nobody foresaw"
 
     def _attend(self) -> None:
         pause, said = _FIRST_PAUSE, ""
@@ -229,7 +252,11 @@ class Link:
                 _skew(notice.welcome.clock)
                 _log.info("connected to %s", self._address)
             case "waiting":
-                self._tickets.put(notice.waiting)
+                self._note(notice.waiting)
+
+    def _note(self, ticket: Ticket) -> None:
+        with suppress(queue.Full):
+            self._tickets.put_nowait(ticket)
 
     def _drop(self) -> None:
         self._here.clear()

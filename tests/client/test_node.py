@@ -124,8 +124,9 @@ def test_after_a_message_that_could_not_be_taken_comes_the_next(app, wrong):
 def test_an_app_that_fails_answers_with_an_error_without_its_words(app):
     gateway = _serve(app, _asked("fail"), _asked("next"))
     assert len(gateway.given) == 2
-    assert b"RuntimeError" in gateway.given[0].message
-    assert b"inside" not in gateway.given[0].message
+    assert b"the partner failed" in gateway.given[0].message
+    for word in (b"inside", b"RuntimeError"):  # which error it was may depend on the examples
+        assert word not in gateway.given[0].message
 
 
 def test_a_message_that_is_not_understood_is_declined(app):
