@@ -12,9 +12,13 @@ from pathlib import Path
 from tacit.errors import BadInput
 from tacit.link import keyfile
 
-__all__ = ["Database"]
+__all__ = ["Database", "Unusable"]
 
 _PATIENCE = 60.0  # seconds to wait for others who write
+
+
+class Unusable(BadInput):
+    """A file of the server's own that can not be read or written now: no fault of whoever asks."""
 
 
 class Database:
@@ -96,8 +100,8 @@ class Database:
             else:
                 return
 
-    def _bad(self, error: sqlite3.Error) -> BadInput:
-        return BadInput(
+    def _bad(self, error: sqlite3.Error) -> Unusable:
+        return Unusable(
             f"expected a database that can be read and written at {self._path}, found {error}",
             hint="check the disk's free space and the file's rights",
         )

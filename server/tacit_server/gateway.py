@@ -17,16 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from tacit.errors import BadInput
+from tacit.errors import BadInput, TacitError
 from tacit.link import keyfile
 from tacit.link.channel import SERVER_OPTIONS, Files, server_credentials
 from tacit.link.link_pb2 import DESCRIPTOR, Enrolment, Piece, Presence, Renewal, Ticket
@@ -64,7 +63,7 @@ class Gateway:
             folder.state / "sessions", make=self._node, grace=folder.config.grace, lost=self._lost
         )
         self._news, self._stopping = threading.Event(), threading.Event()
-        self._renewed = 0.0
+        self._renewed, self._said = 0.0, ""
         folder.spool.mkdir(mode=0o700, exist_ok=True)
         for left in folder.spool.iterdir():  # what an earlier process left in the middle of an answer
             left.unlink()
@@ -93,15 +92,24 @@ class Gateway:
             if not self._stopping.is_set():
                 os.kill(os.getpid(), signal.SIGTERM)
 
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What goes wrong with one session, or while a disk is full, is noted once, and the work goes on."""
+        try:
+            yield
+        except (Unreachable, Gone):
+            pass
+        except (TacitError, OSError) as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                _log.error("%s", self._said)
+
     def _make_server(self) -> grpc.Server:
         config = self._folder.config
         workers = futures.ThreadPoolExecutor(max_workers=3 * config.max_partners, thread_name_prefix="link")
         server = grpc.server(workers, options=SERVER_OPTIONS, maximum_concurrent_rpcs=3 * config.max_partners)
         service = Service(self._folder, self._roster, self._sessions, wake=self._news.set)
         server.add_generic_rpc_handlers((_handler(service),))
-        doctor = health.HealthServicer()
-        doctor.set("", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(doctor, server)
         server.add_secure_port(join_address(config.listen, port=config.port), server_credentials(self._files))
         return server
 
@@ -109,8 +117,9 @@ class Gateway:
         folder = self._folder
         return folder.gateway_key.read_bytes(), folder.gateway.read_bytes(), folder.authority.read_bytes()
 
-    def _node(self, session: str) -> FleetNode:
-        return FleetNode(self._superlink, node_key(self._secret, session=session))
+    def _node(self, partner: str, session: str) -> FleetNode:
+        # The name too: who learns of another partner's session must not get its node by calling its own the same.
+        return FleetNode(self._superlink, node_key(self._secret, session=f"{partner} {session}"))
 
     def _lost(self, node: int) -> bool:
         database = Changes(self._folder.flower_db)
@@ -142,7 +151,7 @@ class Gateway:
             self._news.wait(_LOOK)
 
     def _hand_on(self, session: Session) -> None:
-        with suppress(Unreachable, Gone):
+        with self._noted():
             self._sessions.pump(session)
 
     def _beat(self) -> None:
@@ -150,15 +159,17 @@ class Gateway:
         version = -1
         beaten = 0.0
         while not self._stopping.wait(0.5):
-            if (found := self._roster.version()) != version:
-                version = found
-                self._expel()
+            with self._noted():
+                if (found := self._roster.version()) != version:
+                    self._expel()
+                    version = found
             if time.monotonic() - beaten > _BEAT:
                 beaten = time.monotonic()
                 for session in self._sessions.all():
-                    with suppress(Unreachable):
+                    with self._noted():
                         self._sessions.beat(session)
-            self._renew()
+            with self._noted():
+                self._renew()
 
     def _expel(self) -> None:
         active = {row.name for row in self._roster.partners() if row.state == "active"}

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import grpc
 
@@ -33,15 +32,16 @@ from tacit.link.link_pb2 import (
     Ticket,
     Welcome,
 )
-from tacit.link.pieces import Oversize, join, split
+from tacit.link.pieces import join, split
 from tacit.secagg.keys import PublicKey
 from tacit_server import answers, enrol
 from tacit_server.fleet import Gone, Unreachable
 from tacit_server.folder import Folder
 from tacit_server.objects import Objects
-from tacit_server.rate import Calls, within
+from tacit_server.rate import Calls, Rate, within
+from tacit_server.refusals import Absent, Busy, answered, first, own_files
 from tacit_server.roster import Refused, Roster
-from tacit_server.sessions import Session, Sessions, Taken, notices
+from tacit_server.sessions import Session, Sessions, notices
 from tacit_server.spool import Spool
 
 __all__ = ["Service"]
@@ -50,15 +50,9 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE = 60.0  # seconds for an object that the SuperLink does not have yet
 _LAGS = 0.2  # seconds of a pause after which the SuperLink is asked for what its database does not show
-_SOON = 30.0  # seconds for the first request of a call
+_ARRIVALS, _AT_ONCE = 0.5, 30.0  # a second, and at once: times that a partner may come, renew or enrol
 _SLOWEST = 16_384  # bytes a second below which an answer is given up
 _SAME = "install the same version of tacit on both sides"
-R = TypeVar("R")
-_UNREACHABLE = "expected the SuperLink to answer, found it starting; ask again"
-
-
-class _Absent(Exception):
-    """A call about a message by a partner that does not attend."""
 
 
 class Service:
@@ -75,39 +69,47 @@ class Service:
         self._folder, self._roster, self._sessions, self._wake = folder, roster, sessions, wake
         self._calls = Calls()
         self._giving: set[str] = set()
+        self._arrivals: dict[str, Rate] = {}
         self._lock = threading.Lock()
 
     def Enrol(self, requests: Iterator[Enrolment], context: grpc.ServicerContext) -> Membership:
         """With an invitation: become a partner."""
-        with _answered(context):
-            invitation, request = self._admit(context, Role.INVITATION), _first(requests, context)
-            certificate = enrol.enrol(
-                self._folder,
-                self._roster,
-                invitation=invitation,
-                name=request.name,
-                request=request.request,
-                identity=PublicKey(request.identity),
-                proof=request.proof,
-                now=datetime.now(UTC),
-            )
+        with answered(context):
+            invitation, request = self._admit(context, Role.INVITATION), first(requests, context)
+            self._at_leisure(invitation)
+            with own_files():
+                certificate = enrol.enrol(
+                    self._folder,
+                    self._roster,
+                    invitation=invitation,
+                    name=request.name,
+                    request=request.request,
+                    identity=PublicKey(request.identity),
+                    proof=request.proof,
+                    now=datetime.now(UTC),
+                )
             _log.info("%s joined", request.name)
+            if (earlier := self._sessions.of(request.name)) is not None:  # of a membership that was ended just before
+                self._sessions.expel(earlier)
             return Membership(certificate=certificate, peers=self._peers())
 
     def Renew(self, requests: Iterator[Renewal], context: grpc.ServicerContext) -> Membership:
         """With a partner's certificate: another one."""
-        with _answered(context):
-            partner, request = self._admit(context, Role.PARTNER), _first(requests, context)
-            certificate = enrol.renew(
-                self._folder, self._roster, partner=partner, request=request.request, now=datetime.now(UTC)
-            )
+        with answered(context):
+            partner, request = self._admit(context, Role.PARTNER), first(requests, context)
+            self._at_leisure(partner)
+            with own_files():
+                certificate = enrol.renew(
+                    self._folder, self._roster, partner=partner, request=request.request, now=datetime.now(UTC)
+                )
             _log.info("%s has a new certificate", partner.name)
             return Membership(certificate=certificate, peers=self._peers())
 
     def Attend(self, requests: Iterator[Presence], context: grpc.ServicerContext) -> Iterator[Notice]:
         """Be there until either side goes."""
-        with _answered(context):
-            partner, request = self._admit(context, Role.PARTNER), _first(requests, context)
+        with answered(context):
+            partner, request = self._admit(context, Role.PARTNER), first(requests, context)
+            self._at_leisure(partner)
             session, stream = self._enter(partner.name, request)
         context.add_callback(lambda: stream.put(None))
         _log.info("%s is there, node %d, %s", partner.name, session.fleet.node, _printable(request.device))
@@ -117,22 +119,23 @@ class Service:
             if context.is_active():
                 self._explain(context, partner)
         finally:
-            self._sessions.leave(session, stream)
-            self._roster.seen(partner.name, online=False, device=_printable(request.device), now=datetime.now(UTC))
+            if self._sessions.leave(session, stream):
+                now, device = datetime.now(UTC), _printable(request.device)
+                self._roster.seen(partner.name, online=False, device=device, now=now)
             _log.info("%s has left", partner.name)
 
     def Take(self, requests: Iterator[Ticket], context: grpc.ServicerContext) -> Iterator[Piece]:
         """The message that waits."""
-        with _answered(context):
-            session = self._at_hand(self._admit(context, Role.PARTNER), _first(requests, context))
+        with answered(context):
+            session = self._at_hand(self._admit(context, Role.PARTNER), first(requests, context))
             envelope, run, names = session.ticket or Envelope(), session.message().metadata.run_id, session.objects()
-        with _answered(context):
+        with answered(context):
             yield from split(envelope, self._fetch(session, run, names, context))
 
     def Give(self, requests: Iterator[Piece], context: grpc.ServicerContext) -> Receipt:
         """The answer to the message at hand."""
-        with _answered(context):
-            partner, envelope = self._admit(context, Role.PARTNER), _first(requests, context).envelope
+        with answered(context):
+            partner, envelope = self._admit(context, Role.PARTNER), first(requests, context).envelope
             session = self._at_hand(partner, envelope.ticket)
             with self._alone(session), Spool(self._folder.spool) as spool:
                 limit = session.allowance()
@@ -200,18 +203,29 @@ class Service:
             )
         self._roster.admit(subject)
         if not self._calls.begin(subject.name):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "expected fewer calls, found too many; wait a second")
+            raise Busy
         if not context.add_callback(lambda: self._calls.end(subject.name)):
             self._calls.end(subject.name)  # it is over already
         return subject
+
+    def _at_leisure(self, caller: Subject) -> None:
+        """For calls that write to disks: one a partner needs seldom. Raises Busy."""
+        with self._lock:
+            rate = self._arrivals.setdefault(caller.name, Rate(pace=_ARRIVALS, burst=_AT_ONCE))
+        if not rate.spend():
+            raise Busy
 
     def _enter(self, partner: str, presence: Presence) -> tuple[Session, queue.SimpleQueue[Notice | None]]:
         if len(presence.session) != 32 or not set(presence.session) <= set("0123456789abcdef"):
             raise BadInput("expected a session of 32 hexadecimal digits, found another", hint=_SAME)
         session, stream = self._sessions.enter(partner, presence.session)
         now, device = datetime.now(UTC), _printable(presence.device)
-        self._roster.node(partner, session=presence.session, node=session.fleet.node, now=now)
-        self._roster.seen(partner, online=True, device=device, now=now)
+        try:
+            self._roster.node(partner, session=presence.session, node=session.fleet.node, now=now)
+            self._roster.seen(partner, online=True, device=device, now=now)
+        except TacitError:  # or the partner would seem to be there, and its next process be turned away
+            self._sessions.leave(session, stream)
+            raise
         self._wake()
         return session, stream
 
@@ -219,7 +233,7 @@ class Service:
         """The session whose message at hand is `ticket`'s."""
         session = self._sessions.find(partner.name, ticket.session)
         if session is None:
-            raise _Absent
+            raise Absent
         if session.ticket is None or session.ticket.ticket.message != ticket.message:
             raise Gone(ticket.message)
         return session
@@ -228,7 +242,7 @@ class Service:
     def _alone(self, session: Session) -> Iterator[None]:
         with self._lock:
             if session.partner in self._giving:
-                raise BadInput("expected one answer at a time, found two", hint=_SAME)
+                raise Busy  # perhaps with what is left of a connection that broke
             self._giving.add(session.partner)
         try:
             yield
@@ -249,45 +263,6 @@ class Service:
             self._roster.admit(partner)
         except Refused as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{error.message}\n{error.hint}")
-
-
-_STATUS: list[tuple[type[Exception], grpc.StatusCode]] = [
-    (Refused, grpc.StatusCode.PERMISSION_DENIED),
-    (Oversize, grpc.StatusCode.OUT_OF_RANGE),
-    (TacitError, grpc.StatusCode.INVALID_ARGUMENT),
-]
-
-
-@contextmanager
-def _answered(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turn what a call raises into gRPC's status, with a reason for the partner's eyes."""
-    try:
-        yield
-    except Taken:
-        reason = "expected one process of a partner, found another one connected; stop it, or wait a minute"
-        context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
-    except _Absent:
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "expected a partner that attends, found none")
-    except Unreachable:
-        context.abort(grpc.StatusCode.UNAVAILABLE, _UNREACHABLE)
-    except Gone:
-        context.abort(grpc.StatusCode.NOT_FOUND, "expected a message that waits, found that its run is over")
-    except OSError as error:
-        _log.error("%s", error)
-        context.abort(grpc.StatusCode.UNAVAILABLE, "expected room on the server's disk, found none; ask again later")
-    except TacitError as error:
-        code = next(code for kind, code in _STATUS if isinstance(error, kind))
-        _log.warning("refused: %s", error.message)
-        context.abort(code, f"{error.message}\n{error.hint}")
-
-
-def _first(requests: Iterator[R], context: grpc.ServicerContext) -> R:
-    """The first request, for which nobody is waited for long. Raises BadInput where there is none."""
-    with within(_SOON, otherwise=context.cancel):
-        found = next(requests, None)
-    if found is None:
-        raise BadInput("expected a request, found none", hint=_SAME)
-    return found
 
 
 def _printable(text: str) -> str:

@@ -82,7 +82,7 @@ class Sessions:
 
     Args:
         folder: for the small files.
-        make: gives the Flower node of a session.
+        make: gives the Flower node of a partner's session.
         grace: seconds that a node stays online without a stream.
         lost: whether a message was taken for a node and never answered.
     """
@@ -91,7 +91,7 @@ class Sessions:
         self,
         folder: Path,
         *,
-        make: Callable[[str], FleetNode],
+        make: Callable[[str, str], FleetNode],
         grace: float,
         lost: Callable[[int], bool] = lambda node: False,
     ) -> None:
@@ -121,21 +121,28 @@ class Sessions:
             if known is not None and self._lacks(known):
                 self._end(known)
                 raise Gone(session)
-            current = known or Session(partner, session, self._make(session))
+            current = known or Session(partner, session, self._make(partner, session))
             current.fleet.appear(current.fleet.node)
             return current, self._begin(current)
 
-    def leave(self, session: Session, stream: queue.SimpleQueue[Notice | None]) -> None:
-        """The stream that `enter` gave is over."""
+    def leave(self, session: Session, stream: queue.SimpleQueue[Notice | None]) -> bool:
+        """The stream that `enter` gave is over. Returns whether it was the last: none had taken its place."""
         with self._lock:
-            if session.stream is stream:
+            last = session.stream is stream
+            if last:
                 session.stream, session.left = None, time.monotonic()
+            return last
 
     def find(self, partner: str, session: str) -> Session | None:
         """The session of a partner that attends or did a moment ago."""
         with self._lock:
             found = self._sessions.get(partner)
         return found if found is not None and found.session == session else None
+
+    def of(self, partner: str) -> Session | None:
+        """The session of a partner, whether its stream stands or not."""
+        with self._lock:
+            return self._sessions.get(partner)
 
     def all(self) -> list[Session]:
         """Every session, whether its stream stands or not."""
@@ -158,8 +165,10 @@ class Sessions:
         message, tree = found
         ticket = Ticket(session=session.session, message=message.metadata.message_id)
         envelope = Envelope(ticket=ticket, message=message.SerializeToString(), tree=tree.SerializeToString())
-        self._hold(session, envelope)
-        session.tell(Notice(waiting=ticket))
+        try:
+            self._hold(session, envelope)
+        finally:  # it is handed out once; a disk that is full loses what a restart would need, and no more
+            session.tell(Notice(waiting=ticket))
         return True
 
     def answered(self, session: Session) -> None:
@@ -247,7 +256,7 @@ class Sessions:
     def _read(self, partner: str) -> Session | None:
         try:
             facts = json.loads(self._path(partner).read_bytes())
-            session = Session(partner, facts["session"], self._make(facts["session"]))
+            session = Session(partner, facts["session"], self._make(partner, facts["session"]))
             session.fleet.node = facts["node"]
             if facts["ticket"]:
                 session.ticket = Envelope.FromString(base64.b64decode(facts["ticket"]))

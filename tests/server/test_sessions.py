@@ -59,7 +59,7 @@ def nodes() -> dict[str, Node]:
 
 @pytest.fixture
 def open_sessions(tmp_path, nodes):
-    def make(session: str) -> Node:
+    def make(partner: str, session: str) -> Node:
         nodes[session] = Node(session)
         return nodes[session]
 
@@ -201,7 +201,7 @@ def test_an_answer_may_be_about_as_large_as_what_was_asked(open_sessions, nodes)
 
 
 def test_a_message_in_the_hand_of_a_killed_gateway_ends_the_session(tmp_path, nodes):
-    def make(session: str) -> Node:
+    def make(partner: str, session: str) -> Node:
         nodes[session] = Node(session)
         return nodes[session]
 
@@ -224,7 +224,7 @@ def test_a_message_in_the_hand_of_a_killed_gateway_ends_the_session(tmp_path, no
 
 
 def test_a_message_that_is_at_hand_is_not_lost(tmp_path, nodes):
-    def make(session: str) -> Node:
+    def make(partner: str, session: str) -> Node:
         nodes[session] = Node(session)
         return nodes[session]
 
