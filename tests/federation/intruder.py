@@ -235,14 +235,14 @@ def write_data(path: Path, *, seed: int, examples: int = 60) -> Path:
 
 
 def write_job(path: Path, *, partners: int, threshold: int | None = None, rounds: int = 1) -> Path:
-    """A job of seconds, without privacy or secure aggregation, that begins with so many partners."""
+    """A job of seconds, without secure aggregation, that begins with so many partners."""
     aggregation = {"secure": False, "min_cohort": partners, "threshold": threshold or partners}
     options = {"shape": [SIDE, SIDE]}
     job = {
         "name": "small",
         "task": {"kind": "image-classification", "model": "cnn", "options": options, "labels": ["0", "1", "2"]},
         "training": {"rounds": rounds, "local_steps": 1, "batch_size": 16, "learning_rate": 0.1},
-        "privacy": {"mechanism": "none"},
+        "privacy": {"mechanism": "dp-sgd", "noise_multiplier": 20.0, "delta": 1e-5, "max_grad_norm": 1.0},
         "aggregation": aggregation,
         "evaluation": {"every": 100, "partner_holdout": 0.0},
     }
