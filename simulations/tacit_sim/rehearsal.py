@@ -93,17 +93,17 @@ class Rehearsal:
             JobFailed: another exit code than 0.
         """
         self._tell(f"$ {' '.join(words)}")
-        process = subprocess.Popen(
+        said = ""
+        with subprocess.Popen(
             _command(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env=self._environment,
-        )  # fmt: skip
-        said = ""
-        for line in process.stdout or ():
-            said += line
-            if show is not None:
-                show(line.rstrip("\n"))
-        wrong = process.stderr.read() if process.stderr else ""
-        if process.wait() != 0:
+        ) as process:  # fmt: skip
+            for line in process.stdout or ():
+                said += line
+                if show is not None:
+                    show(line.rstrip("\n"))
+            wrong = process.stderr.read() if process.stderr else ""
+        if process.returncode != 0:
             raise JobFailed(f"expected {words[0]} {words[1]} to succeed, found {wrong.strip()}", hint="see its output")
         return said
 
