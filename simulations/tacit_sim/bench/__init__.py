@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 from tacit.errors import BadInput
 from tacit_sim.bench.engine import ENGINES, SIZES, measure_engines
+from tacit_sim.bench.link import CASES as LINKS
+from tacit_sim.bench.link import measure_link
 from tacit_sim.bench.secagg import CASES as ROUNDS
 from tacit_sim.bench.secagg import measure_secagg
 from tacit_sim.bench.step import CASES, measure_steps
 from tacit_sim.bench.table import Table
 
-__all__ = ["Table", "bench", "measure_engines", "measure_secagg", "measure_steps"]
+__all__ = ["Table", "bench", "measure_engines", "measure_link", "measure_secagg", "measure_steps"]
 
 
 def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, repeats: int | None = None) -> Table:
-    """Run the benchmark `name`: `engine`, `secagg` or `step`.
+    """Run the benchmark `name`: `engine`, `link`, `secagg` or `step`.
 
     Args:
         only: leave out cases without this text in their name.
@@ -32,6 +34,10 @@ def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, re
             sizes = [size for size in SIZES if only in size.name]
             _some(sizes, only, [size.name for size in SIZES])
             return measure_engines(sizes, engines=_engines(engines), repeats=repeats or 2)
+        case "link" if engines is None:
+            links = [case for case in LINKS if only in case.name]
+            _some(links, only, [case.name for case in LINKS])
+            return measure_link(links, repeats=repeats)
         case "step" if engines is None:
             cases = [case for case in CASES if only in case.name]
             _some(cases, only, [case.name for case in CASES])
@@ -40,9 +46,9 @@ def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, re
             rounds = [case for case in ROUNDS if only in case.name]
             _some(rounds, only, [case.name for case in ROUNDS])
             return measure_secagg(rounds, repeats=repeats or 3)
-        case "step" | "secagg":
+        case "link" | "secagg" | "step":
             raise BadInput(f"expected --engine with bench engine only, found it with {name}", hint="remove --engine")
-    raise BadInput(f"expected a benchmark engine, secagg or step, found {name}", hint="choose one of these")
+    raise BadInput(f"expected a benchmark engine, link, secagg or step, found {name}", hint="choose one of these")
 
 
 def _some(found: Sequence[object], only: str, names: Sequence[str]) -> None:

@@ -7,11 +7,10 @@ of the training a ClientApp that answers with what it was asked.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,45 @@ from tacit_client.link import Link
 from tacit_client.node import Node
 from tacit_client.site import Folder
 from tacit_server.changes import Changes
-from tacit_server.transport import exchange
+from tacit_server.transport import News, exchange
+from tacit_sim.bench.processor import spent
 
-__all__ = ["ask", "ask_as_flower_does", "client", "server"]
+__all__ = ["Order", "ask", "ask_as_flower_does", "client", "server"]
 
 _KIND = "query.echo"
 _WAIT = 300.0  # seconds for partners to appear, and for one exchange
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the ServerApp measures, in its folder's `order.json`.
+
+    Attributes:
+        partners: how many are asked.
+        length: bytes that each says back.
+        warm: exchanges before those that count.
+        times: exchanges that count.
+        database: the SuperLink's, where answers are waited for as the rounds do; empty: in Flower's way.
+        watched: process ids whose processor time is taken.
+    """
+
+    partners: int
+    length: int
+    warm: int
+    times: int
+    database: str
+    watched: tuple[int, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Leave it in `folder`."""
+        (folder / "order.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Order:
+        """What `write` left in `folder`."""
+        found = json.loads((folder / "order.json").read_text())
+        return cls(**found | {"watched": tuple(found["watched"])})
+
 
 client = ClientApp()
 
@@ -48,24 +80,27 @@ server = ServerApp()
 def _main(grid: Grid, context: Context) -> None:
     """Measure what the run's config asks for, and leave the seconds in a file."""
     folder = Path(str(context.run_config["folder"]))
-    order = json.loads((folder / "order.json").read_text())
-    nodes = _nodes(grid, count=order["partners"])
-    news = Changes(Path(order["database"])).replies if order["database"] else None
-    seconds = [_ask(grid, nodes, length=order["length"], news=news) for _ in range(order["times"] + order["warm"])]
+    order = Order.read(folder)
+    nodes = _nodes(grid, count=order.partners)
+    news = Changes(Path(order.database)).replies if order.database else None
+    for _ in range(order.warm):
+        _ask(grid, nodes, length=order.length, news=news)
+    before = spent(order.watched)
+    seconds = [_ask(grid, nodes, length=order.length, news=news) for _ in range(order.times)]
+    after = spent(order.watched)
+    processor = {pid: (after[pid] - before[pid]) / order.times for pid in after}
     part = folder / "seconds.json.new"
-    part.write_text(
-        json.dumps({"seconds": seconds[order["warm"] :], "median": statistics.median(seconds[order["warm"] :])})
-    )
+    part.write_text(json.dumps({"seconds": seconds, "processor": processor}))
     part.replace(folder / "seconds.json")
 
 
-def _ask(grid: Grid, nodes: list[int], *, length: int, news: Callable[[], bool] | None) -> float:
+def _ask(grid: Grid, nodes: list[int], *, length: int, news: News | None) -> float:
     if news is None:
         return ask_as_flower_does(grid, nodes, length=length)
     return ask(grid, nodes, length=length, news=news)
 
 
-def ask(grid: Grid, nodes: list[int], *, length: int, news: Callable[[], bool]) -> float:
+def ask(grid: Grid, nodes: list[int], *, length: int, news: News) -> float:
     """Seconds until every node has said back `length` bytes, as the rounds ask."""
     parcel = Parcel({"bytes": np.random.default_rng().integers(0, 256, length, dtype=np.uint8)}, {})
     started = time.perf_counter()
@@ -112,7 +147,7 @@ def main(argv: list[str]) -> int:
         keys.files,
         device="echo",
         peers=lambda named: None,
-        renew=lambda ask: None,
+        renew=lambda ask: False,
     )
     Node(link, client).serve(threading.Event())
     return 0
