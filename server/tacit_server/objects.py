@@ -1,8 +1,8 @@
 """Objects of messages, read beside the SuperLink from its database.
 
 The model of a round is the same for every partner, and the SuperLink takes some milliseconds of a core for every object
-that it is asked for, a quarter of a second for one of 5 MiB; its SQLite file gives the same bytes for a hundredth of
-that, to many readers at once. The table is not promised by Flower (1.41): what can not be read is asked for.
+that it is asked for; its SQLite file gives the same bytes to many readers at once and leaves that core to others. The
+table is not promised by Flower (1.41): what can not be read is asked for.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ _AIMS = {"round trip, 4 kB, 3 partners": 0.6, CASES[2].name: 3.0}
 
 _COLUMNS = {
     **{"case": "", "measure": "", "way": "", "found": ".3f", "unit": "", "over_tacit": ".2f"},
-    **{"processor_s": ".3f", "aim": "", "repeats": ",", "slowest": ".3f"},
+    **{"processor_s": "", "aim": "", "repeats": ",", "slowest": ".3f"},
 }
 _NOTES = (
     "round trip: until every partner's answer is in the ServerApp; tacit by the gateway and mutual TLS, flower by "
@@ -158,7 +158,8 @@ def _row(case: Case, measure: str, way: str, found: _Found, *, base: float, unit
         "found": found.middle,
         "unit": unit,
         "over_tacit": found.middle / base,
-        "processor_s": float("nan") if found.processor is None else found.processor,
+        "processor_s": "" if found.processor is None else f"{found.processor:.3f}",
+        "processor": found.processor,
         "aim": "" if aim is None else f"< {aim:g} {'met' if found.middle < aim else 'missed'}",
         "repeats": len(found.all),
         "slowest": max(found.all) if unit == "s" else min(found.all),
