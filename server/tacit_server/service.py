@@ -199,7 +199,8 @@ class Service:
         subject = certificates.subject(context.auth_context()["x509_pem_cert"][0])
         if subject.role is not role:
             raise Refused(
-                f"expected the certificate of a {role}, found one of a {subject.role}", hint="join with an invitation"
+                f"expected a certificate for the role {role}, found one for {subject.role}",
+                hint="join with an invitation",
             )
         self._roster.admit(subject)
         if not self._calls.begin(subject.name):

@@ -89,7 +89,7 @@ def test_an_invitation_opens_no_call_but_one(federation, method):
     with channel(federation, (found.key, found.certificate, found.authority)) as opened:
         code, said = refusal(ask(opened, method, [b""]))
     assert code is DENIED
-    assert said.startswith("expected the certificate of a partner, found one of a invitation")
+    assert said.startswith("expected a certificate for the role partner, found one for invitation")
 
 
 def test_a_partner_can_not_enrol_again(federation, mallory):
@@ -223,7 +223,7 @@ def test_calls_that_only_wait_take_nobodys_place(federation):
         yield from ()
 
     with channel(federation, idle.files()) as one, channel(federation, idle.files()) as another:
-        calls = [ask(one, "Give", silence(), timeout=60) for _ in range(8)]
+        calls = [ask(one, method, silence(), timeout=60) for method in METHODS[1:] * 2]
         wait_until(
             lambda: refusal(ask(another, "Take", [b""]))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED,
             seconds=20,
@@ -240,7 +240,8 @@ def test_a_thousand_half_open_connections_keep_nobody_out(federation):
     with intruder.half_open(federation, silent=1000, begun=100):
         wait_until(lambda: intruder.descriptors(pid) > before + 900, seconds=20, what="the intruder's connections")
         _answers(federation, keys, name="late", seconds=15)
-    wait_until(lambda: intruder.descriptors(pid) < before + 20, seconds=30, what="that they are closed")
+        # The gateway closes them although the other side does not.
+        wait_until(lambda: intruder.descriptors(pid) < before + 20, seconds=40, what="the end of the connections")
 
 
 def test_who_asks_too_often_is_told_to_wait_and_others_are_not(federation):
