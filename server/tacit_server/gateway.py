@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from tacit.errors import BadInput, TacitError
 from tacit.link import keyfile
@@ -109,7 +110,7 @@ class Gateway:
         workers = futures.ThreadPoolExecutor(max_workers=3 * config.max_partners, thread_name_prefix="link")
         server = grpc.server(workers, options=SERVER_OPTIONS, maximum_concurrent_rpcs=3 * config.max_partners)
         service = Service(self._folder, self._roster, self._sessions, wake=self._news.set)
-        server.add_generic_rpc_handlers((_handler(service),))
+        server.add_generic_rpc_handlers((_handler(service), _health(service)))
         server.add_secure_port(join_address(config.listen, port=config.port), server_credentials(self._files))
         return server
 
@@ -204,6 +205,14 @@ def _handler(service: Service) -> grpc.GenericRpcHandler:
         "Give": one(lambda requests, context: service.Give(_read(requests, Piece), context), None, _write),
     }
     return grpc.method_handlers_generic_handler(DESCRIPTOR.services_by_name["Link"].full_name, table)
+
+
+def _health(service: Service) -> grpc.GenericRpcHandler:
+    """gRPC's standard health service, asked once a call; its Watch would hold a place that partners need."""
+    check = grpc.stream_unary_rpc_method_handler(
+        lambda requests, context: service.Check(_read(requests, HealthCheckRequest), context), None, _write
+    )
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
 
 
 def _read(requests: Iterable[bytes], kind: type[M]) -> Iterator[M]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tacit.errors import BadInput, TacitError
 from tacit.link import certificates
@@ -104,6 +105,13 @@ class Service:
                 )
             _log.info("%s has a new certificate", partner.name)
             return Membership(certificate=certificate, peers=self._peers())
+
+    def Check(self, requests: Iterator[HealthCheckRequest], context: grpc.ServicerContext) -> HealthCheckResponse:
+        """Whether the gateway serves: gRPC's standard question, answered to partners as every other."""
+        with answered(context):
+            self._admit(context, Role.PARTNER)
+            first(requests, context)
+            return HealthCheckResponse(status=HealthCheckResponse.SERVING)
 
     def Attend(self, requests: Iterator[Presence], context: grpc.ServicerContext) -> Iterator[Notice]:
         """Be there until either side goes."""

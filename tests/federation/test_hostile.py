@@ -12,6 +12,7 @@ import grpc
 import httpx
 import intruder
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from intruder import METHODS, ask, attend, channel, hello_app, joined, refusal, serving, wait_until
 
 from tacit.link.certificates import Role
@@ -282,8 +283,14 @@ def test_nothing_of_flower_is_there_for_http(federation, mallory, tmp_path, path
         client.post(f"https://{intruder.address(federation)}{path}", content=b"")
 
 
-def test_nothing_but_the_link_is_served(federation, mallory):
-    """Another service would not ask the roster, and its calls would take the places of partners."""
+def test_health_is_told_to_partners(federation, mallory):
+    with channel(federation, mallory.files()) as opened:
+        said = health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert said.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_nothing_but_the_link_and_health_is_served(federation, mallory):
+    """Another call would not ask the roster, and would take the places of partners."""
     with channel(federation, mallory.files()) as opened:
         watched = opened.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=20)
         assert refusal(watched)[0] is grpc.StatusCode.UNIMPLEMENTED
