@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK = 0.01  # seconds between two looks at the SuperLink's database
 _SWEEP = 5.0  # seconds after which every node is asked for, whatever the database seems to say
-_BEAT = 3.0  # seconds between two heartbeats
+_BEAT = 5.0  # seconds between two heartbeats; Flower takes a node for offline after twenty without one
 _DAY = 86_400.0
 
 M = TypeVar("M", bound=Message)
