@@ -28,7 +28,7 @@ from tacit_server.changes import Changes
 from tacit_server.transport import News, exchange
 from tacit_sim.bench.processor import spent
 
-__all__ = ["Order", "ask", "ask_as_flower_does", "client", "server"]
+__all__ = ["Order", "ask", "ask_as_flower_does", "client", "main", "server"]
 
 _KIND = "query.echo"
 _WAIT = 300.0  # seconds for partners to appear, and for one exchange
