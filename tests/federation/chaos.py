@@ -224,15 +224,12 @@ class Chaos:
     def _check_ledgers(self, history: Sequence[dict[str, Any]]) -> None:
         charged = self.ledgers()
         assert len(charged) == len(self.names)
-        order, counted = self.run.order.run, 0
-        for name, found in charged.items():
-            assert set(found.values()) <= {1}, f"{name} was charged twice for one attempt"
-            for line in history:
-                away = {*line["dropouts"], *line["failures"], *line["refusals"]}
-                if line["status"] == "done" and name not in away:
-                    assert (order, line["round"], line["attempt"]) in found
-                    counted += 1
-        assert counted >= len(self.names)
+        assert all(set(found.values()) <= {1} for found in charged.values()), "charged twice for one attempt"
+        done = [line for line in history if line["status"] == "done"]
+        assert len(done) > len(history) / 2
+        for line in done:
+            one = self.run.order.run, line["round"], line["attempt"]
+            assert sum(one in found for found in charged.values()) >= line["answered"]
 
     def _watch(self) -> None:
         key = read_key(self.server.seal_key)

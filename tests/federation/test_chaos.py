@@ -99,7 +99,7 @@ def test_forty_kills_at_random_in_one_run(tmp_path):
 @pytest.mark.timeout(1200)
 def test_a_partner_whose_network_is_cut_drops_out_and_is_back_by_itself(tmp_path):
     """A stopped process is what a cut looks like from the other side: the connection stands and says nothing."""
-    with Chaos(tmp_path, job(name="cut", rounds=300, partners=4, threshold=3), say=_say) as chaos:
+    with Chaos(tmp_path, job(name="cut", rounds=300, partners=4, threshold=3), grace=2.0, say=_say) as chaos:
         chaos.submit("cut")
         chaos.wait_round(2, timeout=200.0)
         first, process = chaos.names[0], chaos.pid(chaos.names[0])
