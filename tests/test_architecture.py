@@ -217,3 +217,10 @@ def test_public_names_are_listed_and_sorted():
 def test_no_assert_in_the_product():
     asserts = [name for name, tree in MODULES.items() for node in ast.walk(tree) if isinstance(node, ast.Assert)]
     assert asserts == []
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by bare name."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) >= 150
+    assert sorted(names) == sorted(set(names))

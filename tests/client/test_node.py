@@ -180,7 +180,7 @@ def test_a_renewal_that_fails_leaves_the_certificate(tmp_path):
             name="p",
             lifetime=timedelta(days=90),
             now=old,
-        )  # fmt: skip
+        )
     )
     before = keys.certificate
 
