@@ -26,6 +26,7 @@ CLIENT_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", _MOST),
     ("grpc.keepalive_time_ms", _PING),
     ("grpc.keepalive_timeout_ms", _PONG),
+    ("grpc.http2.ping_timeout_ms", _PONG),  # of a process that hangs while its system still acknowledges; else 60 s
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -46,6 +47,7 @@ SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_connection_idle_ms", 60_000),  # one without a call too
     ("grpc.keepalive_time_ms", _PING),
     ("grpc.keepalive_timeout_ms", _PONG),
+    ("grpc.http2.ping_timeout_ms", _PONG),  # of a process that hangs while its system still acknowledges; else 60 s
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 ]
