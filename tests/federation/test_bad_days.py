@@ -28,7 +28,7 @@ from tacit_server.output import CHECKPOINT
 from tacit_server.runs import Run
 from tacit_sim.rehearsal import Rehearsal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 HOUR = 3600
 

@@ -25,7 +25,7 @@ from tacit_server.folder import Folder
 from tacit_server.roster import Roster
 from tacit_sim.rehearsal import Rehearsal, free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 

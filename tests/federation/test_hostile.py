@@ -22,7 +22,7 @@ from tacit_server.folder import Folder
 from tacit_server.roster import Roster
 from tacit_sim.rehearsal import HOST, Rehearsal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 UNAVAILABLE, DENIED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED
 

@@ -19,7 +19,7 @@ from tacit_server.fleet import FleetNode, Gone, Unreachable, node_key
 from tacit_server.folder import Folder
 from tacit_server.submit import Control
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
