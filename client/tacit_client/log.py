@@ -24,7 +24,7 @@ class _Plain(logging.Formatter):
         record.message = plain(record.message)
         return super().formatMessage(record)
 
-    def formatException(self, info: Any) -> str:  # noqa: N802
+    def formatException(self, info: Any) -> str:  # noqa: N802  # logging calls it so
         """Indented, so that none of its lines looks like one of the log."""
         return "\n".join(f"    {plain(line)}" for line in super().formatException(info).splitlines())
 

@@ -36,7 +36,7 @@ def read(
     path: Path,
     *,
     format: str,  # noqa: A002 - the keys of a partner's [data]
-    input: str | None = None,  # noqa: A002
+    input: str | None = None,  # noqa: A002 - as `format`
     label: str | None = None,
     columns: tuple[str, ...] = (),
     classes: tuple[str, ...] | None = None,
