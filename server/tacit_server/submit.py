@@ -78,22 +78,24 @@ class Control:
         return {number for number, run in runs.items() if run.status.status != _OVER}
 
 
-@lru_cache(maxsize=1)
-def make_bundle() -> bytes:
-    """The app as Flower's bundle (a zip file): no dependencies, so that nothing is ever installed for it."""
+@lru_cache(maxsize=2)
+def make_bundle(name: str = "tacit_rounds", *, code: bytes = _APP, server: str = "app", client: str = "app") -> bytes:
+    """An app as Flower's bundle (a zip file): no dependencies, so that nothing is ever installed for it.
+
+    Args:
+        name: of its one module.
+        code: of that module.
+        server: the name of the ServerApp there.
+        client: what Flower wants named as ClientApp, which no partner of Tacit's ever loads.
+    """
+    components = {"serverapp": f"{name}:{server}", "clientapp": f"{name}:{client}"}
     project = {
-        "project": {"name": "tacit-rounds", "version": "1.0.0", "description": "", "license": {"text": "Apache-2.0"}},
-        "tool": {
-            "flwr": {
-                "app": {
-                    "publisher": "tacit",
-                    "components": {"serverapp": "tacit_rounds:app", "clientapp": "tacit_rounds:app"},
-                    "config": {FOLDER: ""},
-                }
-            }
+        "project": {
+            "name": name.replace("_", "-"), "version": "1.0.0", "description": "", "license": {"text": "Apache-2.0"},
         },
-    }
-    files: dict[str, bytes | Path] = {"pyproject.toml": tomli_w.dumps(project).encode(), "tacit_rounds.py": _APP}
+        "tool": {"flwr": {"app": {"publisher": "tacit", "components": components, "config": {FOLDER: ""}}}},
+    }  # fmt: skip
+    files: dict[str, bytes | Path] = {"pyproject.toml": tomli_w.dumps(project).encode(), f"{name}.py": code}
     content, _ = build_fab_from_files(files)
     return content
 
