@@ -5,7 +5,9 @@ DIR/keys/          mode 0700
 DIR/peers.toml     identity keys that the partner accepted
 DIR/roster.toml    identity keys as the server names them
 DIR/ledger.db      what the data was used for
-DIR/diary.db       which rounds were trained, and when
+DIR/audit.log      what was asked and decided, chained and authenticated
+DIR/mark           how far ledger and log have come, as last told to the server
+DIR/statements/    what each run cost, signed
 DIR/logs/          client.log, rotated
 DIR/run.lock       held by the one process that works with all this
 """
@@ -74,8 +76,16 @@ class Folder:
         return self.path / "ledger.db"
 
     @property
-    def diary(self) -> Path:
-        return self.path / "diary.db"
+    def audit(self) -> Path:
+        return self.path / "audit.log"
+
+    @property
+    def mark(self) -> Path:
+        return self.path / "mark"
+
+    @property
+    def statements(self) -> Path:
+        return self.path / "statements"
 
     @property
     def logs(self) -> Path:
