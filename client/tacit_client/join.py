@@ -42,7 +42,7 @@ def join(invitation_path: Path, directory: Path, *, data: Path | None, trust_new
     _make_folder(directory)
     with take(directory / "run.lock", what=f"tacit-client join in {directory}"):
         _check_new(directory)
-        keys = Keys.make(directory / "keys", authority=invitation.authority)
+        keys = Keys.make(directory / "keys", authority=invitation.authority, server=invitation.server)
         _enrol(invitation, keys, directory)
         _write_site(invitation, directory, data=data, trust_new_peers=trust_new_peers)
     _tell(invitation, keys, directory, data=data)

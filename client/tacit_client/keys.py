@@ -9,6 +9,7 @@ from pathlib import Path
 from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.link.certificates import Role, check_issued, make_key, make_request, subject
+from tacit.link.identity import check_identity
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import PublicKey, identity_of
 
@@ -19,13 +20,17 @@ class Keys:
     """The folder `keys/` of a partner, mode 0700, files 0600.
 
         identity.key     32 bytes: signs for this partner under secure aggregation (Ed25519)
+        ledger.key       32 bytes: from it are derived the keys that authenticate ledger, audit log and marks
+        server.pub       32 bytes: by it the server's rosters, jobs and statements are known (Ed25519)
         link.key         speaks TLS with the server (P-256, PEM)
         link.pem         the certificate over it; missing until the server has issued it
-        authority.pem    the federation's certificate, by which the server is known
+        authority.pem    the federation's certificate, by which the gateway is known
 
     Attributes:
         identity: the private identity key.
         public: its public half, by which the other partners know this one.
+        ledger: the secret behind ledger, audit log and marks.
+        server: the server's public signing key, as the invitation gave it.
         authority: PEM.
 
     Guarantee: `repr` shows no key, and files that others can read are not used.
@@ -33,14 +38,12 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.identity = keyfile.read(path / "identity.key")
-        if len(self.identity) != KEY:
-            raise BadInput(
-                f"expected {KEY} bytes in {path / 'identity.key'}, found {len(self.identity)}",
-                hint="restore the file from a backup",
-            )
+        self.identity = keyfile.read_key(path / "identity.key")
         self.public: PublicKey = identity_of(self.identity)
         self.authority = bytes(keyfile.read(path / "authority.pem"))
+        _check_current(path)
+        self.ledger = keyfile.read_key(path / "ledger.key")
+        self.server = check_identity(keyfile.read_key(path / "server.pub"), whose="the server")
         self._link = keyfile.read(path / "link.key")
         certificate = path / "link.pem"
         self._certificate = bytes(keyfile.read(certificate)) if certificate.exists() else None
@@ -51,12 +54,13 @@ class Keys:
         return f"Keys({str(self._path)!r})"
 
     @classmethod
-    def make(cls, path: Path, *, authority: bytes) -> Keys:
+    def make(cls, path: Path, *, authority: bytes, server: PublicKey) -> Keys:
         """Make keys at `path`, or go on with those that an interrupted call has left there.
 
         Args:
             path: the folder; its parent must exist.
             authority: the federation's certificate, PEM.
+            server: the server's public signing key.
 
         Guarantee: a key that exists is kept, so that asking twice is asking with the same keys.
 
@@ -67,6 +71,8 @@ class Keys:
         # The authority goes first: keys without one could be taken for any federation's.
         makers: dict[str, Callable[[], bytes]] = {
             "authority.pem": lambda: authority,
+            "server.pub": lambda: server,
+            "ledger.key": lambda: os.urandom(KEY),
             "identity.key": lambda: os.urandom(KEY),
             "link.key": make_key,
         }
@@ -74,7 +80,7 @@ class Keys:
             if not (path / name).exists():
                 keyfile.write(path / name, make())
         keys = cls(path)
-        if keys.authority != authority:
+        if (keys.authority, keys.server) != (authority, server):
             raise BadInput(
                 f"expected the keys of this federation in {path}, found those of another",
                 hint="join in an empty folder",
@@ -131,3 +137,13 @@ class Keys:
 
     def _check(self, certificate: bytes) -> str:
         return check_issued(certificate, authority=self.authority, key=self._link, role=Role.PARTNER).name
+
+
+def _check_current(path: Path) -> None:
+    """Folders that joined before there were these two have neither, and there is no safe way to make up for it."""
+    for name in ("server.pub", "ledger.key"):
+        if not (path / name).exists():
+            raise BadInput(
+                f"expected {path / name}, found none: lost, or this folder joined with an older version of tacit",
+                hint="restore it from a backup, or ask the operator for a new invitation and join in a new folder",
+            )

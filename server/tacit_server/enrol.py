@@ -8,7 +8,7 @@ from tacit.errors import BadInput
 from tacit.link import enrolment, keyfile
 from tacit.link.certificates import Role, Subject, issue, key_hash, make_key, make_request, subject
 from tacit.link.invitation import Invitation
-from tacit.secagg.keys import PublicKey
+from tacit.secagg.keys import PublicKey, identity_of
 from tacit_server.folder import Folder
 from tacit_server.roster import Refused, Roster
 
@@ -35,7 +35,8 @@ def invite(folder: Folder, roster: Roster, *, name: str, lifetime: timedelta, no
     request = make_request(key, name=name)
     certificate = _issue(folder, request, role=Role.INVITATION, name=name, lifetime=lifetime + _AFTERWARDS, now=now)
     expires = (now + lifetime).replace(microsecond=0)
-    made = Invitation(name, folder.config.address, bytes(authority), certificate, key, expires)
+    server = identity_of(keyfile.read_key(folder.signing_key))
+    made = Invitation(name, folder.config.address, server, bytes(authority), certificate, key, expires)
     roster.invite(name, fingerprint=made.subject.fingerprint, expires=expires)
     return made
 

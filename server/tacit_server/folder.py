@@ -1,7 +1,8 @@
 """The server's folder: what lies where.
 
 server.toml     the operator's decisions
-keys/           the authority, the gateway's key and certificate, the key that seals checkpoints; mode 0700
+keys/           the authority, the gateway's key and certificate, the key that signs rosters, jobs and statements, the
+                key that seals checkpoints; mode 0700
 roster.db       invitations, partners, nodes
 runs/NAME/      one run
 state/          of the running processes
@@ -35,6 +36,7 @@ class Folder:
         self.authority = self.keys / "authority.pem"
         self.gateway_key = self.keys / "gateway.key"
         self.gateway = self.keys / "gateway.pem"
+        self.signing_key = self.keys / "signing.key"
         self.seal_key = self.keys / "seal.key"
         self.roster_path = self.path / "roster.db"
         self.runs = self.path / "runs"
@@ -65,6 +67,12 @@ class Folder:
                 hint=f"make one with tacit-server init {path} --host NAME",
             )
         _ = folder.config
+        if folder.keys.is_dir() and not folder.signing_key.exists():
+            raise BadInput(
+                f"expected the server's signing key at {folder.signing_key}, found none: lost, or the folder is older",
+                hint="restore it from a backup; where there never was one, make a new folder with tacit-server init and "
+                "invite every partner anew",
+            )
         for file in (folder.keys, *folder.secrets, folder.authority, folder.gateway):
             keyfile.check_mode(file)
         return folder
@@ -77,4 +85,4 @@ class Folder:
     @property
     def secrets(self) -> tuple[Path, ...]:
         """The files that must stay here: whoever has them is the server."""
-        return self.authority_key, self.gateway_key, self.seal_key
+        return self.authority_key, self.gateway_key, self.signing_key, self.seal_key

@@ -12,6 +12,7 @@ from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.link.certificates import Role, due, hosts, issue, make_authority, make_key, make_request
 from tacit.seal import make_key as make_seal_key
+from tacit.secagg.constants import KEY
 from tacit_server.config import ServerConfig
 from tacit_server.folder import Folder
 from tacit_server.roster import Roster
@@ -92,6 +93,7 @@ def _make_keys(folder: Folder, settings: ServerConfig) -> None:
     keyfile.write(folder.authority, certificate)
     keyfile.write(folder.gateway_key, make_key())
     keyfile.write(folder.gateway, _gateway_certificate(folder, settings, now=now))
+    keyfile.write(folder.signing_key, secrets.token_bytes(KEY))
     make_seal_key(folder.seal_key)
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tacit.secagg.keys import PublicKey
+from tacit.secagg.keys import PublicKey, Secret, identity_of
 from tacit_client import peers, site
 from tacit_client.keys import Keys
 from tacit_client.site import Folder
 
-__all__ = ["CLASSES", "SIDE", "change", "make_folder", "make_folders", "write_csv", "write_npz"]
+__all__ = ["CLASSES", "SIDE", "SIGNING", "change", "make_folder", "make_folders", "write_csv", "write_npz"]
+
+SIGNING = Secret(bytes(range(32)))
+"""The server's signing key."""
 
 SIDE, CLASSES = 8, ("axe", "bow", "cup")
 
@@ -21,7 +24,7 @@ SIDE, CLASSES = 8, ("axe", "bow", "cup")
 def make_folder(path: Path, *, name: str, data: Path | None, **policy: object) -> Folder:
     """A partner's folder at `path` with keys of its own."""
     path.mkdir(mode=0o700)
-    Keys.make(path / "keys", authority=b"authority")
+    Keys.make(path / "keys", authority=b"authority", server=identity_of(SIGNING))
     site.write(path, name=name, address="fl.example.org:9443", data=data, trust_new_peers=False)
     change(path, 'device = "auto"', 'device = "cpu"')
     for key, value in policy.items():

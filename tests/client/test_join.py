@@ -10,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tacit.errors import BadInput
+from tacit.link import keyfile
 from tacit.link.certificates import key_hash, subject
 from tacit.link.enrolment import fingerprint
 from tacit.lock import take
+from tacit.secagg.keys import identity_of
 from tacit_client import link, peers, site
 from tacit_client.join import join
 from tacit_client.keys import Keys
@@ -96,6 +98,7 @@ def test_a_partner_s_folder(server, invitation, place, tmp_path, capsys):
     keys = Keys.open(folder.keys)
     server.roster.admit(subject(keys.certificate))
     assert server.row().identity == keys.public
+    assert keys.server == identity_of(keyfile.read_key(server.folder.signing_key))
     assert peers.read(folder.roster) == {"hospital-a": keys.public}
     out = capsys.readouterr().out
     for word in (fingerprint(keys.public), f"tacit-client run {place}", f"tacit-client peers {place}", "site.toml"):
@@ -116,7 +119,7 @@ def test_the_second_hears_of_the_first(server, invitation, place, tmp_path):
 def test_a_folder_that_has_joined_is_left_alone(server, invitation, place, tmp_path):
     _join(invitation, place)
     before = _content(place)
-    assert len(before) >= 6  # four of keys, site.toml, roster.toml
+    assert len(before) >= 8  # six of keys, site.toml, roster.toml
     for again in (invitation, server.invite(tmp_path / "b.toml", "hospital-b")):
         with pytest.raises(BadInput, match="found one that has joined") as raised:
             _join(again, place)
@@ -178,7 +181,7 @@ def test_the_keys_are_on_disk_before_the_server_is_asked(server, invitation, pla
 
     monkeypatch.setattr(link, "enrol", look)
     _join(invitation, place)
-    assert {path.name for path in seen} == {"authority.pem", "identity.key", "link.key"}
+    assert len(seen) == 5
     assert seen.items() <= _content(place).items()
 
 

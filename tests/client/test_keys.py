@@ -9,12 +9,16 @@ import pytest
 
 from tacit.errors import BadInput
 from tacit.link.certificates import Role, issue, key_hash, make_authority, make_key, make_request
-from tacit.secagg.keys import identity_of, sign, verifies
+from tacit.secagg.keys import PublicKey, Secret, identity_of, sign, verifies
 from tacit_client.keys import Keys
 
 KEY, AUTHORITY = make_authority(name="authority", lifetime=timedelta(days=9))
 OTHER_KEY, OTHER = make_authority(name="authority", lifetime=timedelta(days=9))
-FILES = ("authority.pem", "identity.key", "link.key")
+SERVER = identity_of(Secret(bytes(range(32))))
+FILES = ("authority.pem", "identity.key", "ledger.key", "link.key", "server.pub")
+
+
+GIVEN = ("authority.pem", "server.pub")
 
 
 def _issue(request, *, role=Role.PARTNER, name="hospital-a", signer=(KEY, AUTHORITY)):
@@ -35,7 +39,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def keys(path):
-    return Keys.make(path, authority=AUTHORITY)
+    return Keys.make(path, authority=AUTHORITY, server=SERVER)
 
 
 @pytest.fixture
@@ -46,10 +50,11 @@ def complete(keys):
 
 def test_what_is_on_disk(path, complete):
     found = sorted(path.iterdir())
-    assert [file.name for file in found] == [*FILES, "link.pem"]
+    assert [file.name for file in found] == sorted([*FILES, "link.pem"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(file.stat().st_mode) for file in found] == [0o600] * 4
-    assert len((path / "identity.key").read_bytes()) == 32
+    assert [stat.S_IMODE(file.stat().st_mode) for file in found] == [0o600] * 6
+    assert [len((path / name).read_bytes()) for name in ("identity.key", "ledger.key", "server.pub")] == [32] * 3
+    assert complete.server == (path / "server.pub").read_bytes() == SERVER
 
 
 def test_opened_again_they_are_the_same(path, complete):
@@ -63,14 +68,16 @@ def test_opened_again_they_are_the_same(path, complete):
 
 
 def test_two_partners_share_nothing(tmp_path, keys):
-    other = Keys.make(tmp_path / "other", authority=AUTHORITY)
+    other = Keys.make(tmp_path / "other", authority=AUTHORITY, server=SERVER)
     assert other.identity != keys.identity
+    assert other.ledger != keys.ledger
     assert key_hash(other.request("a")) != key_hash(keys.request("a"))
 
 
 def test_nothing_shows_a_key(complete):
     shown = f"{complete!r} {complete} {complete.identity} {complete.identity!r} {complete.files()[0]!r}"
     assert complete.identity.hex() not in shown
+    assert complete.ledger.hex() not in shown
     assert repr(bytes(complete.identity)) not in shown
     assert "PRIVATE" not in shown
 
@@ -80,9 +87,9 @@ def test_making_goes_on_where_it_was_interrupted(path, keys, missing):
     before = {name: (path / name).read_bytes() for name in FILES}
     for name in missing:
         (path / name).unlink()
-    again = Keys.make(path, authority=AUTHORITY)
+    again = Keys.make(path, authority=AUTHORITY, server=SERVER)
     for name in FILES:
-        assert ((path / name).read_bytes() == before[name]) == (name not in missing or name == "authority.pem")
+        assert ((path / name).read_bytes() == before[name]) == (name not in missing or name in GIVEN)
     assert not again.is_complete
 
 
@@ -131,7 +138,13 @@ def test_keys_that_others_can_read_or_that_are_broken(path, complete):
         with pytest.raises(BadInput, match=f"{name} to be open to its owner alone, found mode 0644"):
             Keys.open(path)
         (path / name).chmod(0o600)
-    for name, content in (("identity.key", b"short"), ("link.pem", b"none"), ("link.key", bytes(make_key()))):
+    for name, content in (
+        ("identity.key", b"short"),
+        ("ledger.key", bytes(31)),
+        ("server.pub", bytes(32)),
+        ("link.pem", b"none"),
+        ("link.key", bytes(make_key())),
+    ):
         before = (path / name).read_bytes()
         (path / name).write_bytes(content)
         with pytest.raises(BadInput, match="expected"):
@@ -139,17 +152,28 @@ def test_keys_that_others_can_read_or_that_are_broken(path, complete):
         (path / name).write_bytes(before)
     path.chmod(0o755)
     with pytest.raises(BadInput, match="found mode 0755"):
-        Keys.make(path, authority=AUTHORITY)
+        Keys.make(path, authority=AUTHORITY, server=SERVER)
     path.chmod(0o700)
     Keys.open(path)
 
 
 def test_another_federation_s_keys_are_not_taken(path, keys):
+    other = PublicKey(identity_of(Secret(bytes(32))))
     with pytest.raises(BadInput, match="found those of another"):
-        Keys.make(path, authority=OTHER)
+        Keys.make(path, authority=AUTHORITY, server=other)
+    with pytest.raises(BadInput, match="found those of another"):
+        Keys.make(path, authority=OTHER, server=SERVER)
 
 
 def test_no_keys(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(BadInput, match="expected to read"):
             Keys.open(path)
+
+
+@pytest.mark.parametrize("name", ["server.pub", "ledger.key"])
+def test_a_folder_from_before_there_was_a_server_s_key(path, complete, name):
+    (path / name).unlink()
+    with pytest.raises(BadInput, match=f"{name}, found none: lost, or .* joined with an older version") as raised:
+        Keys.open(path)
+    assert "ask the operator for a new invitation" in raised.value.hint

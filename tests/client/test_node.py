@@ -15,12 +15,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from tacit.link.certificates import Role, issue, make_authority
 from tacit.link.link_pb2 import Envelope, Ticket
+from tacit.secagg.keys import Secret, identity_of
 from tacit_client import node
 from tacit_client.keys import Keys
 from tacit_client.link import Lost
 from tacit_client.node import Node
 
 NODE = 7
+SERVER = identity_of(Secret(bytes(32)))
 SESSION = "a" * 32
 
 
@@ -151,7 +153,7 @@ def test_the_certificate_is_looked_at_every_hour(app, monkeypatch):
 @pytest.mark.parametrize(("age", "renewed"), [(10, False), (55, False), (65, True), (85, True)])
 def test_a_certificate_is_renewed_in_the_last_third_of_its_life(tmp_path, age, renewed):
     key, authority = make_authority(name="a", lifetime=timedelta(days=1000))
-    keys = Keys.make(tmp_path / "keys", authority=authority)
+    keys = Keys.make(tmp_path / "keys", authority=authority, server=SERVER)
 
     def sign(request: bytes, *, days: int = 0) -> bytes:
         now = datetime.now(UTC) - timedelta(days=days)
@@ -169,7 +171,7 @@ def test_a_certificate_is_renewed_in_the_last_third_of_its_life(tmp_path, age, r
 
 def test_a_renewal_that_fails_leaves_the_certificate(tmp_path):
     key, authority = make_authority(name="a", lifetime=timedelta(days=1000))
-    keys = Keys.make(tmp_path / "keys", authority=authority)
+    keys = Keys.make(tmp_path / "keys", authority=authority, server=SERVER)
     old = datetime.now(UTC) - timedelta(days=89)
     keys.keep(
         issue(

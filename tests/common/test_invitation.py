@@ -16,7 +16,9 @@ from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.link.certificates import Role, issue, make_authority, make_key, make_request
 from tacit.link.invitation import Invitation
+from tacit.secagg.keys import Secret, identity_of
 
+SERVER = identity_of(Secret(bytes(range(32))))
 EXPIRES = datetime(2030, 6, 1, 12, 30, 15, tzinfo=UTC)
 
 
@@ -31,7 +33,7 @@ def _make(*, name="hospital-a", role=Role.INVITATION, address="fl.example.org:94
         name=name,
         lifetime=timedelta(days=1),
     )
-    return Invitation("hospital-a", address, authority, certificate, key, EXPIRES)
+    return Invitation("hospital-a", address, SERVER, authority, certificate, key, EXPIRES)
 
 
 GOOD = _make()
@@ -65,10 +67,11 @@ def _edited(tmp_path, **changes):
 
 OTHER = _make()
 BAD = {
-    "version": (2, None, "1"),
+    "version": (1, 3, None, "2"),
     "name": ("hospital-b", "Hospital A", "", 5, None),
     "address": ("fl.example.org", "https://fl.example.org:9443", "0.0.0.0:9443", "", None),
     "expires": ("2030-06-01", "2030-06-01T12:30:15", "2030-06-01T12:30:15+00:00", "soon", None, EXPIRES),
+    "server": (SERVER.hex().upper(), SERVER.hex()[2:], "01" + "00" * 31, "", None, 5),
     "authority": (OTHER.authority.decode(), "", "x", None),
     "certificate": (OTHER.certificate.decode(), GOOD.authority.decode(), "", None),
     "key": (OTHER.key.decode(), "", GOOD.certificate.decode(), None),
@@ -85,6 +88,12 @@ def test_one_part_that_does_not_fit(tmp_path, key):
             Invitation.read(_edited(tmp_path, **{key: value}))
         assert raised.value.message.startswith("expected")
         assert "PRIVATE" not in raised.value.message
+
+
+def test_an_invitation_from_before_there_was_a_server_s_key(tmp_path):
+    with pytest.raises(BadInput, match=r"of version 2 in .*, found one of version 1") as raised:
+        Invitation.read(_edited(tmp_path, version=1, server=None))
+    assert "to send a new invitation" in raised.value.hint
 
 
 def test_other_roles_and_names_are_refused():

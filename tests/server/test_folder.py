@@ -59,6 +59,7 @@ def test_keys_that_are_missing_or_open_to_others(folder):
         "gateway.key",
         "gateway.pem",
         "seal.key",
+        "signing.key",
     ]
     for file in files:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -67,7 +68,7 @@ def test_keys_that_are_missing_or_open_to_others(folder):
             Folder.open(folder.path)
         file.chmod(0o600)
         aside = shutil.move(file, folder.path / "aside")
-        with pytest.raises(BadInput, match=f"expected to read {file}"):
+        with pytest.raises(BadInput, match=f"expected .*{file}, found"):
             Folder.open(folder.path)
         shutil.move(aside, file)
     folder.keys.chmod(0o750)
@@ -76,3 +77,10 @@ def test_keys_that_are_missing_or_open_to_others(folder):
     assert raised.value.hint == f"run chmod 700 {folder.keys}"
     folder.keys.chmod(0o700)
     Folder.open(folder.path)
+
+
+def test_a_folder_from_before_there_was_a_signing_key(folder):
+    folder.signing_key.unlink()
+    with pytest.raises(BadInput, match="found none: lost, or the folder is older") as raised:
+        Folder.open(folder.path)
+    assert "invite every partner anew" in raised.value.hint

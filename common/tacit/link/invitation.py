@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,12 +16,15 @@ from tacit.check import parse
 from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.link.certificates import Role, Subject, check_issued
+from tacit.link.identity import check_identity
 from tacit.link.names import check_address, check_name
-from tacit.secagg.keys import Secret
+from tacit.secagg.constants import KEY
+from tacit.secagg.keys import PublicKey, Secret
 
 __all__ = ["Invitation"]
 
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
+_VERSION = 2
 _LONGEST = 65_536  # bytes of the file; ours have 2,500
 _HEAD = """\
 # An invitation to a Tacit federation. Whoever holds this file can join under the name in it, once: keep it secret
@@ -31,10 +35,11 @@ _HEAD = """\
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    version: Literal[1]
+    version: Literal[2]
     name: str
     address: str
     expires: str
+    server: str
     authority: str
     certificate: str
     key: str
@@ -47,7 +52,8 @@ class Invitation:
     Attributes:
         name: the partner's, in this federation.
         address: of the gateway, host:port.
-        authority: the federation's own certificate, PEM: by it the partner knows the server.
+        server: the public half of the server's signing key: by it the partner knows rosters, jobs and statements.
+        authority: the federation's own certificate, PEM: by it the partner knows the gateway.
         certificate: the invitation's, PEM: by it the server knows the invitation.
         key: of that certificate, PEM; whoever has it can join in the partner's place.
         expires: after which the server refuses it; aware, in whole seconds. The certificate is valid for longer, so
@@ -61,6 +67,7 @@ class Invitation:
 
     name: str
     address: str
+    server: PublicKey
     authority: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     key: Secret = field(repr=False)
@@ -69,6 +76,7 @@ class Invitation:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_address(self.address)
+        check_identity(self.server, whose="the server")
         found = self.subject
         if found.name != self.name:
             raise BadInput(
@@ -84,10 +92,11 @@ class Invitation:
     def write(self, path: Path) -> None:
         """Put the invitation at `path`, mode 0600. Raises BadInput where it can not be written."""
         content = {
-            "version": 1,
+            "version": _VERSION,
             "name": self.name,
             "address": self.address,
             "expires": self.expires.astimezone(UTC).strftime(_FORM),
+            "server": self.server.hex(),
             "authority": self.authority.decode("ascii"),
             "certificate": self.certificate.decode("ascii"),
             "key": self.key.decode("ascii"),
@@ -101,7 +110,13 @@ class Invitation:
         Raises:
             BadInput: no such file, no invitation, or one whose parts do not fit each other.
         """
-        file = parse(_File, _toml(path), where=path.name)
+        found = _toml(path)
+        if found.get("version") == 1:
+            raise BadInput(
+                f"expected an invitation of version {_VERSION} in {path.name}, found one of version 1",
+                hint="ask the operator to install this version of tacit and to send a new invitation",
+            )
+        file = parse(_File, found, where=path.name)
         try:
             expires = datetime.strptime(file.expires, _FORM).replace(tzinfo=UTC)
         except ValueError:
@@ -110,7 +125,17 @@ class Invitation:
                 hint="ask the operator for a new invitation",
             ) from None
         authority, certificate = file.authority.encode(), file.certificate.encode()
-        return cls(file.name, file.address, authority, certificate, Secret(file.key.encode()), expires)
+        key = Secret(file.key.encode())
+        return cls(file.name, file.address, _server(file.server, path), authority, certificate, key, expires)
+
+
+def _server(text: str, path: Path) -> PublicKey:
+    if not re.fullmatch(f"[0-9a-f]{{{2 * KEY}}}", text):
+        raise BadInput(
+            f"expected server as {2 * KEY} hexadecimal digits in {path.name}, found {text[:80]!r}",
+            hint="ask the operator for a new invitation",
+        )
+    return PublicKey(bytes.fromhex(text))
 
 
 def _toml(path: Path) -> dict[str, object]:

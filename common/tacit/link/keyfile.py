@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 from tacit.errors import BadInput
+from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Secret
 
-__all__ = ["check_mode", "make_folder", "read", "reserve", "write"]
+__all__ = ["check_mode", "make_folder", "read", "read_key", "reserve", "write"]
 
 _OTHERS = 0o077  # what group and others may do
 
@@ -56,6 +57,14 @@ def read(path: Path) -> Secret:
         return Secret(path.read_bytes())
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def read_key(path: Path) -> Secret:
+    """The 32 bytes that `write` put at `path`. Raises BadInput as `read`, and for another length."""
+    found = read(path)
+    if len(found) != KEY:
+        raise BadInput(f"expected {KEY} bytes in {path}, found {len(found)}", hint="restore the file from a backup")
+    return found
 
 
 def reserve(path: Path) -> None:
