@@ -18,23 +18,26 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from tacit.codec import Malformed
+from tacit import commission
 from tacit.errors import BadInput
 from tacit.job import Job
-from tacit.link.records import to_parcel
+from tacit.link.records import to_parcel, to_records
 from tacit.lock import take
 from tacit.models.check import check_independent
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
 from tacit.secagg.keys import Secret, derive
-from tacit.secagg.round import Party, Round, Rules
-from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN
+from tacit.secagg.round import Party, Rules
+from tacit.wire import Refusal
 from tacit_client import peers, policy
-from tacit_client.app import Desk, make_client_app
+from tacit_client.app import Bench, Desk, Errand, make_client_app
+from tacit_client.audit import Audit
 from tacit_client.budget import Budget
 from tacit_client.data import Data, Fitted
 from tacit_client.keys import Keys
+from tacit_client.mark import Behind, Marks
 from tacit_client.masking import Standing
+from tacit_client.minutes import Minutes
 from tacit_client.partner import Site
 from tacit_client.site import Folder
 from tacit_client.train import Trainer, pick_device
@@ -45,15 +48,7 @@ _log = logging.getLogger(__name__)
 
 _FEW = 4  # examples on which the network is asked whether it mixes them
 _HOLDOUT = b"tacit/v1/holdout"  # what the key of the split is derived for
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a message that carries a job asks for."""
-
-    run: str
-    round: int
-    trains: bool
+_BEGINNINGS = {"hello", "advertise", "train", "evaluate", "statement"}  # messages that say themselves what they are for
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,15 +90,20 @@ class Office:
             torch.set_num_threads(config.threads)
         self._torch_device = pick_device(config.device)
         self.device = describe_device(self._torch_device)
-        self._key: Secret = Keys(folder.keys).identity
+        self._keys = Keys(folder.keys)
+        self._key: Secret = self._keys.identity
         self._budget = Budget(folder.ledger, partner=config.name, policy=config.policy)
         held.callback(self._budget.close)
         self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT))
         policy.check_delta(config.policy, examples=len(self._data))
         self._lock = threading.Lock()
         self._standing = Standing()
-        self._asked: _Asked | None = None
+        self._errand: Errand | None = None
         self._made: _Ready | None = None
+        audit = Audit.of(folder)
+        self._minutes = Minutes(audit)
+        self._marks = Marks(folder.mark, secret=self._keys.ledger, ledger=self._budget, audit=audit)
+        self._marks.check_own()
         _log.info("read %d examples; computing on %s", len(self._data), self.device)
 
     def __enter__(self) -> Self:
@@ -120,23 +120,52 @@ class Office:
         """The partner as a ClientApp that answers one message at a time and logs what it was asked and did."""
         return make_client_app(self._desk(), mods=[self._attend])
 
+    def mark(self) -> bytes:
+        """How far ledger and audit log have come, to be handed in with an answer. Raises BadInput."""
+        return self._marks.now()
+
+    def recall(self, mark: bytes) -> None:
+        """Compare with the mark that the server kept for this partner.
+
+        Raises:
+            Behind: an older ledger or audit log was put in place of a newer one; nothing may be trained any more.
+        """
+        try:
+            self._marks.check(mark)
+        except Behind as error:
+            self._minutes.write("ledger-behind", {"reason": error.message})
+            raise
+        except BadInput as error:
+            self._minutes.write("mark-refused", {"reason": error.message})
+            _log.error("%s; %s", error.message, error.hint)
+
     def _desk(self) -> Desk:
         return Desk(
             name=lambda _: self._config.name,
-            site=lambda _, job: self._site(job),
-            trainer=self._trainer,
+            admit=lambda _, errand: self._admit(errand),
             party=lambda _: self._party(),
             recall=lambda _: self._standing,
             keep=lambda _, standing: self._keep(standing),
         )
 
     def _attend(self, message: Message, context: Context, answer: ClientAppCallable) -> Message:
+        kind, began = message.metadata.message_type.removeprefix("query."), time.monotonic()
         with self._lock:
-            self._asked = _read(message)
-            began = time.monotonic()
+            if kind in _BEGINNINGS:
+                self._errand = None  # the other stages belong to what began last
             reply = answer(message, context)
-            _note(message, self._asked, reply, seconds=time.monotonic() - began)
-            self._asked = None
+            refused = "an error inside" if reply.has_error() else _refusal(reply)
+            if refused:
+                self._minutes.refused(kind, self._errand, refused)
+                return reply
+            try:
+                seconds = time.monotonic() - began
+                self._minutes.released(kind, self._errand, row=self._budget.head().seq, seconds=seconds)
+            except BadInput as error:  # what can not be kept does not leave
+                self._keep(self._standing.left())
+                _log.error("%s; %s", error.message, error.hint)
+                reason = "expected this partner's audit log to be written, found that it can not be"
+                return Message(to_records(Refusal(self._config.name, reason).pack()), reply_to=message)
             return reply
 
     def _keep(self, standing: Standing) -> None:
@@ -150,21 +179,34 @@ class Office:
             self._config.name, self._key, Rules(accepted, rules.min_cohort, trust_new_peers=rules.trust_new_peers)
         )
 
-    def _site(self, job: Job) -> Site:
-        ready = self._prepare(job)
-        fitted, asked = ready.fitted, self._asked
-        if asked is None or asked.trains:
-            planned = plan(job, examples=len(fitted.train)).event()
-            self._budget.check(planned, rounds=1 if asked is None else _left(job, asked))
-        return Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness())
+    def _admit(self, errand: Errand) -> Bench:
+        """The signature first, then the policy, then the data and the network, and then what it would cost."""
+        self._errand = errand
+        commission.check(errand.commission, server=self._keys.server, run=errand.run, job=errand.job)
+        self._minutes.offered(errand)
+        self._check_approved(errand)
+        policy.check(errand.job, self._config.policy)
+        ready = self._prepare(errand.job)
+        fitted = ready.fitted
+        if errand.trains:
+            planned = plan(errand.job, units=len(fitted.train)).event()
+            self._budget.check(planned, rounds=_left(errand))
+        self._minutes.granted(errand, {})
+        site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness())
+        return Bench(site, ready.trainer, fitted.options.classes)
 
-    def _trainer(self, job: Job) -> tuple[Trainer, int]:
-        ready = self._prepare(job)
-        return ready.trainer, ready.fitted.options.classes
+    def _check_approved(self, errand: Errand) -> None:
+        """A run has one job, whatever else the server signs."""
+        approved = self._minutes.approved.get(errand.run, errand.job.hash())
+        if approved != errand.job.hash():
+            raise BadInput(
+                f"expected the job that this partner granted for the run, {approved[:16]}, found another, "
+                f"{errand.job.hash()[:16]}",
+                hint="submit another job as a run of its own",
+            )
 
     def _prepare(self, job: Job) -> _Ready:
-        """The policy first, then the data, then the network; the last job's are kept."""
-        policy.check(job, self._config.policy)
+        """The data, then the network; the last job's are kept."""
         if self._made is not None and self._made.job != job.hash():
             self._made = None  # two jobs' examples and networks may not fit in memory
         fitted = self._data.fit(job)
@@ -193,47 +235,17 @@ def describe_device(device: torch.device) -> str:
     return f"{device}: {found.name}, {found.total_memory / 2**30:.0f} GiB"
 
 
-def _left(job: Job, asked: _Asked) -> int:
+def _left(errand: Errand) -> int:
     """Rounds of the plan that are to come, the one that is asked for among them."""
-    if not 1 <= asked.round <= job.training.rounds:
+    rounds = errand.job.training.rounds
+    if not 1 <= errand.round <= rounds:
         raise BadInput(
-            f"expected a round from 1 to training.rounds {job.training.rounds}, found {asked.round}",
+            f"expected a round from 1 to training.rounds {rounds}, found {errand.round}",
             hint="run the job with more rounds",
         )
-    return job.training.rounds - asked.round + 1
-
-
-def _read(message: Message) -> _Asked | None:
-    """What `message` is about; None where it carries no job, or is none that the handlers will take."""
-    kind = message.metadata.message_type
-    try:
-        parcel = to_parcel(message.content)
-        if kind == ADVERTISE:
-            new = Round.decode(parcel.bytes("round"))
-            return _Asked(new.run, new.number, new.purpose == "train")
-        if kind in (TRAIN, EVALUATE, STATEMENT):
-            return _Asked(parcel.text("run"), parcel.integer("round"), kind == TRAIN)
-    except (BadInput, Malformed):
-        pass  # the handler says what is wrong with it
-    return None
-
-
-def _note(message: Message, asked: _Asked | None, reply: Message, *, seconds: float) -> None:
-    """A line in the partner's log."""
-    kind = message.metadata.message_type.removeprefix("query.")
-    what = _plain(kind if asked is None else f"{kind}, round {asked.round} of run {asked.run}")
-    refused = "an error inside" if reply.has_error() else _refusal(reply)
-    if refused:
-        _log.warning("refused %s: %s", what, _plain(refused))
-    else:
-        _log.info("answered %s in %.1f s", what, seconds)
+    return rounds - errand.round + 1
 
 
 def _refusal(reply: Message) -> str:
     scalars = to_parcel(reply.content).scalars
     return str(scalars.get("reason", "")) if scalars.get("kind") == "refusal" else ""
-
-
-def _plain(text: str) -> str:
-    """On one line: the server chose some of the words, and must not write lines of its own into the log."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

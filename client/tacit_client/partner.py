@@ -54,7 +54,7 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     opened = enter(ask, standing, purpose="train", counters=TRAINING_COUNTERS)
     job = ask.job
     ring = Ring(norm=job.aggregation.max_update_norm, partners=ask.cohort)
-    mechanism, examples = plan(job, examples=len(site.train)), weight(job, examples=len(site.train))
+    mechanism, examples = plan(job, units=len(site.train)), weight(job, units=len(site.train))
     release = Release(run=ask.run, round=ask.round, attempt=ask.attempt, event=mechanism.event())
     site.ledger.reserve(release)
     labels = (site.name, ask.round, ask.attempt)

@@ -130,7 +130,7 @@ def prepare(spec: Spec) -> World:
     Ring(norm=built.job.aggregation.max_update_norm, partners=cohort)  # raises where their sum could wrap
     for i, (rows, _) in enumerate(built.parts):
         try:
-            plan(built.job, examples=len(rows))
+            plan(built.job, units=len(rows))
         except BadInput as error:
             raise BadInput(f"{error.message} at {_name(i)}", hint=error.hint) from None
     trainer, few = _trainer(spec), built.train.take(torch.arange(min(_FEW, len(built.train))))

@@ -116,7 +116,7 @@ def test_training_that_fails_is_charged(tmp_path, make_job, monkeypatch, error):
     monkeypatch.setattr(Trainer, "train", fail)
     with pytest.raises(type(error)):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p").events() == (plan(job, examples=N).event(),)
+    assert Ledger(path, partner="p").events() == (plan(job, units=N).event(),)
 
 
 def test_a_job_that_the_data_can_not_serve_costs_nothing(tmp_path, make_job):
@@ -137,7 +137,7 @@ def test_a_ledger_that_can_not_be_written_stops_the_training(tmp_path, make_job,
 
 def test_an_update_states_every_release_of_the_run_and_of_no_other(tmp_path, make_job):
     path, job = tmp_path / "ledger.db", make_job()
-    event, trainer = plan(job, examples=N).event(), _trainer(job)
+    event, trainer = plan(job, units=N).event(), _trainer(job)
     _update(_ask(job, run="before"), _site(path), trainer)
     for done in (1, 2, 3):
         site = _site(path)  # as after a restart
@@ -204,7 +204,7 @@ def test_an_update_that_is_not_finite_is_charged_and_stays(tmp_path, make_job, m
     monkeypatch.setattr(Trainer, "train", lambda self, start, *a, **k: np.full_like(start, np.nan))
     with pytest.raises(BadInput, match=r"^expected an update of finite numbers, found NaN or infinity$"):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p").events() == (plan(job, examples=N).event(),)
+    assert Ledger(path, partner="p").events() == (plan(job, units=N).event(),)
 
 
 def test_the_learning_rate_is_that_of_the_round(tmp_path, make_job):

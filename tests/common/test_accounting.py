@@ -155,3 +155,10 @@ def test_less_noise_than_is_accounted_for_costs_infinity_and_is_never_calibrated
     assert epsilon([_event(0.1, 0.199, 1)], delta=DELTA) == math.inf
     assert math.isfinite(epsilon([_event(0.1, LEAST_NOISE, 1)], delta=DELTA))
     assert calibrate(target=60.0, delta=DELTA, sampling_rate=0.01, steps=1) >= LEAST_NOISE
+
+
+def test_different_units_have_no_epsilon_in_common():
+    by_row, by_person = _event(0.02, 1.1, 50), _event(0.02, 1.1, 50).model_copy(update={"unit": "patient_id"})
+    assert epsilon([by_person] * 2, delta=DELTA) == epsilon([by_row] * 2, delta=DELTA) < math.inf
+    assert epsilon([by_row, by_person], delta=DELTA) == math.inf
+    assert len(merge([by_row, by_person, by_row])) == 2

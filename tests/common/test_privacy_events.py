@@ -22,6 +22,7 @@ EVENTS = st.builds(
     sampling_rate=st.sampled_from([0.01, 0.1, 1.0]),
     noise_multiplier=st.sampled_from([0.0, 0.9, 1.1]),
     steps=st.integers(1, 1000),
+    unit=st.sampled_from(["example", "patient_id", "Patient Nr. 患者"]),
 )
 
 
@@ -33,6 +34,9 @@ def test_an_event_comes_back_from_json(event):
 def test_the_written_form_is_fixed():
     """Ledgers of years ago must read the same."""
     assert Event.from_json(GOOD).to_json() == GOOD
+    assert Event.from_json(GOOD).unit == "example"
+    by_person = GOOD | {"unit": "patient_id"}
+    assert Event.from_json(by_person).to_json() == by_person
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,13 @@ def test_the_written_form_is_fixed():
         ("steps", -5),
         ("steps", 1.5),
         ("steps", "5"),
-        ("unit", "example"),
+        ("unit", ""),
+        ("unit", " "),
+        ("unit", "a\nb"),
+        ("unit", "\u202egnp"),
+        ("unit", "x" * 65),
+        ("unit", None),
+        ("person", "patient_id"),
     ],
 )
 def test_what_is_not_an_event_is_refused(key, value):
@@ -81,7 +91,7 @@ def test_an_event_can_not_be_changed():
 def _released(events) -> Counter:
     steps: Counter = Counter()
     for event in events:
-        steps[event.kind, event.sampling_rate, event.noise_multiplier] += event.steps
+        steps[event.kind, event.sampling_rate, event.noise_multiplier, event.unit] += event.steps
     return steps
 
 

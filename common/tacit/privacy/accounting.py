@@ -30,9 +30,12 @@ def epsilon(events: Iterable[Event], *, delta: float) -> float:
 
     Guarantee: the releases of all rounds, runs and restarts that are in `events` are composed; none counts for
     itself alone. An unprotected release gives infinity, and so does one with less noise than `LEAST_NOISE`, whose
-    epsilon is in the thousands and takes minutes to compute. No events give 0.
+    epsilon is in the thousands and takes minutes to compute. Events of different units give infinity too: each
+    speaks of other neighbouring data sets, and no one number holds for all of them. No events give 0.
     """
     merged = merge(events)
+    if len({event.unit for event in merged}) > 1:
+        return math.inf
     if any(event.kind == "none" or event.noise_multiplier < LEAST_NOISE for event in merged):
         return math.inf
     return _epsilon(merged, delta) if merged else 0.0

@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tacit.check import parse
 
-__all__ = ["Event", "merge"]
+__all__ = ["EXAMPLE", "Event", "merge"]
+
+EXAMPLE = "example"
+"""The unit where every row is protected by itself."""
+
+
+def _printable(unit: str) -> str:
+    # It goes to other machines, into logs and reports: no line of its own, nothing that can not be seen.
+    if not unit.isprintable() or not unit.strip():
+        raise ValueError("a name of visible characters")
+    return unit
 
 
 class Event(BaseModel):
@@ -25,6 +35,8 @@ class Event(BaseModel):
         sampling_rate: of each unit in each step.
         noise_multiplier: noise standard deviation over the clip norm.
         steps: how many.
+        unit: what one more or less of is hidden: `example`, or the column that names the person whose rows are one
+            unit. The name of that column leaves the machine with the event.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -34,6 +46,7 @@ class Event(BaseModel):
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     noise_multiplier: Annotated[float, Field(ge=0.0)]
     steps: Annotated[int, Field(gt=0)]
+    unit: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] = EXAMPLE
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Event:
@@ -41,12 +54,12 @@ class Event(BaseModel):
         return parse(cls, raw, where="an accounting event")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return self.model_dump(mode="json")
+        """Plain JSON values; `unit` where it is not `example`, so that records from before it stay as they are."""
+        return self.model_dump(mode="json", exclude={"unit"} if self.unit == EXAMPLE else None)
 
 
 def merge(events: Iterable[Event]) -> tuple[Event, ...]:
-    """The same releases with steps of equal mechanisms added up, in order of first appearance."""
+    """The same releases with steps of equal mechanisms and units added up, in order of first appearance."""
     steps: dict[Event, int] = {}
     for event in events:
         one = event.model_copy(update={"steps": 1})

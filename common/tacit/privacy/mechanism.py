@@ -1,6 +1,12 @@
 """The mechanism: the one value from which noise, sampling and accounting are taken.
 
-Abadi et al. 2016 (arXiv:1607.00133v2, Algorithm 1), with Poisson sampling and a public divisor.
+Abadi et al. 2016 (arXiv:1607.00133v2, Algorithm 1), with Poisson sampling and a public divisor. Where a column names
+persons, the unit that is drawn, clipped and counted is the person with all its rows, as in DP-SGD with user-level
+sampling (Charles et al. 2024, arXiv:2407.07737v1, there DP-SGD-ULS).
+
+How many rows a person gives to a step (`max_per_unit`) is not part of the mechanism. The mean of its gradients is
+clipped as one vector, so that its influence is the clip norm for one row as for a hundred, whichever they are; the
+number bounds the work and changes what is learnt, and neither noise nor accounting may come to depend on it.
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from typing import Literal
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.accounting import calibrate
-from tacit.privacy.events import Event
+from tacit.privacy.events import EXAMPLE, Event
 
 __all__ = ["Mechanism", "plan", "sampling_rate", "weight"]
 
@@ -22,12 +28,12 @@ class Mechanism:
 
     Attributes:
         kind: `none` or `dp-sgd`.
-        max_grad_norm: L2 bound of one example's gradient; 0.0 for `none`.
+        max_grad_norm: L2 bound of one unit's gradient; 0.0 for `none`.
         noise_multiplier: standard deviation of the noise over `max_grad_norm`; 0.0 for `none`.
-        sampling_rate: chance of each example to be in a step's batch.
-        expected_batch: divisor of every step, a public constant.
+        sampling_rate: chance of each unit to be in a step's batch.
+        expected_batch: divisor of every step, in units; a public constant.
         steps: steps in a round.
-        unit: what is protected.
+        unit: what is protected: `example`, or the column that names the person.
         adjacency: the neighbouring relation: data sets that differ by one unit added or removed.
 
     Guarantee: no other value carries a clip norm, a noise scale or a sampling rate, and `event` is made from the
@@ -40,7 +46,7 @@ class Mechanism:
     sampling_rate: float
     expected_batch: float
     steps: int
-    unit: Literal["example"] = "example"
+    unit: str = EXAMPLE
     adjacency: Literal["add-remove"] = "add-remove"
 
     @property
@@ -60,42 +66,52 @@ class Mechanism:
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,
             steps=self.steps,
+            unit=self.unit,
         )
 
 
-def sampling_rate(*, batch_size: int, examples: int) -> float:
-    """The Poisson rate for an expected batch of `batch_size`: over the examples rounded down to two digits.
+def sampling_rate(*, batch_size: int, units: int, unit: str = EXAMPLE) -> float:
+    """The Poisson rate for an expected batch of `batch_size`: over the units rounded down to two digits.
 
     The rate is named in the accounting events, which leave the machine; a rate over the exact count would tell
     that count. The expected batch is therefore `batch_size` or up to a tenth above it.
 
     Raises:
-        BadInput: fewer examples than the batch.
+        BadInput: fewer units than the batch.
 
     Guarantee: rate and refusal depend on the count only through its first two digits.
     """
-    known, _ = _two_digits(examples)
+    known, _ = _two_digits(units)
     if batch_size > known:
         raise BadInput(
-            f"expected training.batch_size of at most the partner's training examples, {known} in round numbers, "
+            f"expected training.batch_size of at most the partner's {_words(unit)}, {known} in round numbers, "
             f"found {batch_size}",
             hint="lower training.batch_size, or give the partner more data",
         )
     return batch_size / known
 
 
-def _two_digits(examples: int) -> tuple[int, int]:
+def _two_digits(count: int) -> tuple[int, int]:
     """The bounds that the first two digits of a count set to it: it is at least the first and below the second."""
-    unit: int = 10 ** max(0, len(str(examples)) - 2)
-    known = examples // unit * unit
-    return known, known + unit
+    power: int = 10 ** max(0, len(str(count)) - 2)
+    known = count // power * power
+    return known, known + power
 
 
-def plan(job: Job, *, examples: int) -> Mechanism:
-    """The mechanism of a partner with `examples` training examples, for every round of `job`.
+def _words(unit: str) -> str:
+    return "training examples" if unit == EXAMPLE else f"persons to train on, by {unit}"
+
+
+def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
+    """The mechanism of a partner for every round of `job`.
 
     Where the job names an epsilon, the noise is calibrated to it over all planned rounds, as if the partner took
     part in each: taking part in fewer costs less.
+
+    Args:
+        job: as resolved.
+        units: training examples of the partner; with another `unit`, persons who have any.
+        unit: `example`, or the column that names the person.
 
     Raises:
         BadInput: a batch larger than the data, a delta that is not below 1/N, an epsilon out of noise's reach.
@@ -104,7 +120,7 @@ def plan(job: Job, *, examples: int) -> Mechanism:
     is returned and what is refused, which the server hears, depend on the count only through its first two digits.
     """
     training, privacy = job.training, job.privacy
-    rate = sampling_rate(batch_size=training.batch_size, examples=examples)
+    rate = sampling_rate(batch_size=training.batch_size, units=units, unit=unit)
     if privacy.mechanism != "dp-sgd":
         return Mechanism(
             kind="none",
@@ -113,14 +129,15 @@ def plan(job: Job, *, examples: int) -> Mechanism:
             sampling_rate=rate,
             expected_batch=training.batch_size,
             steps=training.local_steps,
+            unit=unit,
         )
     delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
-    known, above = _two_digits(examples)
+    known, above = _two_digits(units)
     if delta >= 1 / above:
         raise BadInput(
-            f"expected privacy.delta below 1/N = {1 / above:.3g} for the partner's training examples, {known} in round "
+            f"expected privacy.delta below 1/N = {1 / above:.3g} for the partner's {_words(unit)}, {known} in round "
             f"numbers, found {delta:g}",
-            hint="lower privacy.delta: at 1/N it would allow to publish one example outright",
+            hint="lower privacy.delta: at 1/N it would allow to publish one of them outright",
         )
     steps = training.rounds * training.local_steps
     noise = privacy.noise_multiplier or calibrate(
@@ -133,18 +150,20 @@ def plan(job: Job, *, examples: int) -> Mechanism:
         sampling_rate=rate,
         expected_batch=training.batch_size,
         steps=training.local_steps,
+        unit=unit,
     )
 
 
-def weight(job: Job, *, examples: int) -> int:
-    """How much a partner with `examples` training examples counts in the mean, from 1 to `max_weight`.
+def weight(job: Job, *, units: int) -> int:
+    """How much a partner with `units` training examples, or persons, counts in the mean, from 1 to `max_weight`.
 
     Guarantee: where a mechanism protects the data this depends on the count through its first two digits only, which
-    the accounting publishes anyway.
+    the accounting publishes anyway. Persons, not rows, are counted where they are the unit: one person with many rows
+    would move a count of rows by all of them.
     """
     if job.aggregation.weighting == "uniform":
         return 1
-    known = examples if job.privacy.mechanism == "none" else _two_digits(examples)[0]
+    known = units if job.privacy.mechanism == "none" else _two_digits(units)[0]
     return min(known, job.aggregation.max_weight)
 
 

@@ -178,7 +178,7 @@ def _mechanism(case: Case, *, examples: int, steps: int) -> Mechanism:
         kind="dp-sgd",
         max_grad_norm=_CLIP,
         noise_multiplier=_NOISE,
-        sampling_rate=sampling_rate(batch_size=case.batch, examples=examples),
+        sampling_rate=sampling_rate(batch_size=case.batch, units=examples),
         expected_batch=case.batch,
         steps=steps,
     )
