@@ -27,6 +27,7 @@ LIBRARIES = {
         "tacit.vector",
         "tacit.evaluate",
         "tacit_client.clipping",
+        "tacit_client.gradients",
         "tacit_client.train",
         "tacit_client.app",
         "tacit_client.data",
@@ -35,7 +36,7 @@ LIBRARIES = {
         "tacit_server.proposal",
         "tacit_sim",
     ),
-    "opacus": ("tacit_client.train", "tacit_sim.bench"),
+    "opacus": ("tacit_client.gradients", "tacit_client.train", "tacit_sim.bench"),
     "flwr": (
         "tacit.link.objects",
         "tacit.link.records",
@@ -59,6 +60,7 @@ LIBRARIES = {
     "cryptography": (
         "tacit.link.certificates",
         "tacit.link.pem",
+        "tacit.passphrase",
         "tacit.privacy.randomness",
         "tacit.seal",
         "tacit.secagg",

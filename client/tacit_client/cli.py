@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from tacit.terminal import Parser, run, verbose_flag
-from tacit_client import commands_budget, commands_join, commands_peers
 
 __all__ = ["main"]
 
-_COMMANDS = (commands_join, commands_peers, commands_budget)
+# The module of each command. It is imported where the command is given, so that a small one starts small.
+_COMMANDS = {
+    "budget": "tacit_client.commands_budget",
+    "join": "tacit_client.commands_join",
+    "peers": "tacit_client.commands_peers",
+    "run": "tacit_client.commands_join",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,17 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(words: Sequence[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser(words).parse_args(words)
     code: int = args.act(args)
     return code
 
 
-def _parser() -> Parser:
+def _parser(words: Sequence[str]) -> Parser:
+    """Of the command that `words` name, or of all."""
+    named = {_COMMANDS[word] for word in words[:1] if word in _COMMANDS}
     parser = Parser(prog="tacit-client", description="a partner's side of a federation")
     common = verbose_flag()
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for group in _COMMANDS:
-        group.add(commands, parents=(common,))
+    for module in sorted(named or set(_COMMANDS.values())):
+        import_module(module).add(commands, parents=(common,))
     return parser
 
 

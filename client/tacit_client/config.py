@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -46,20 +46,48 @@ class DataSection(_Section):
     """Column or array of labels."""
     image_size: PositiveInt | None = None
     """Height and width in pixels that images are resized to."""
-    unit: str | None = None
-    """The column that names the person to protect instead of the row: not built yet, and refused."""
-    max_per_unit: int | None = None
-    """Examples of one person in a pass: not built yet, and refused."""
+    unit: Text | None = None
+    """The column that names the person whose rows are protected together; left out, each row is protected by itself."""
+    max_per_unit: PositiveInt = 1
+    """Rows of one person in a step of training, drawn anew for each; only with `unit`."""
+    drop: tuple[Text, ...] = ()
+    """Columns that never leave the reader."""
+    pseudonymise: tuple[Text, ...] = ()
+    """Columns of which only a keyed hash of each value leaves the reader."""
+    key: Text | None = None
+    """The key file of sealed data; left out, keys/seal.key where there is one."""
+    passphrase_file: Text | None = None
+    """A file with the passphrase of sealed data, instead of a key."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key in ("unit", "max_per_unit"):
-            if key in self.model_fields_set:
-                raise contradiction(
-                    f"expected no data.{key}, as only single rows can be protected in this version, found it",
-                    hint=f"remove data.{key} if every person has one row; else keep the data out of training",
-                )
+        if "max_per_unit" in self.model_fields_set and self.unit is None:
+            raise contradiction(
+                "expected data.unit beside data.max_per_unit, found none",
+                hint="name the column of persons as data.unit, or remove data.max_per_unit",
+            )
+        if self.key is not None and self.passphrase_file is not None:
+            raise contradiction(
+                "expected one way to open sealed data, found data.key and data.passphrase_file", hint="remove one"
+            )
+        self._check_columns()
         return self
+
+    def _check_columns(self) -> None:
+        """No column is used in two ways that do not go together."""
+        inputs = {self.input, *(self.input or "").split(",")}
+        learnt = {name.strip() for name in (*inputs, self.label) if name}
+        _apart(learnt, {self.unit}, what="data.input or data.label", other="data.unit")
+        _apart(learnt | {self.unit}, set(self.drop), what="what training reads", other="data.drop")
+        _apart(learnt, set(self.pseudonymise), what="data.input or data.label", other="data.pseudonymise")
+        _apart(set(self.drop), set(self.pseudonymise), what="data.drop", other="data.pseudonymise")
+
+
+def _apart(one: Set[str | None], two: Set[str | None], *, what: str, other: str) -> None:
+    for name in sorted(name for name in one & two if name is not None):
+        raise contradiction(
+            f"expected each column in {what} or in {other}, found {name!r} in both", hint="take it out of one"
+        )
 
 
 class PolicySection(_Section):

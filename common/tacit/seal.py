@@ -23,18 +23,18 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.codec import Writer
 from tacit.errors import BadInput
+from tacit.passphrase import SALT_BYTES, Passphrase, check_cost
 
-__all__ = ["CHUNK", "Key", "Sealer", "Unsealer", "is_sealed", "make_key", "read_key", "seal", "unseal"]
+__all__ = ["CHUNK", "Key", "Lock", "Sealer", "Unsealer", "is_sealed", "make_key", "read_key", "seal", "unseal"]
 
 CHUNK = 2**20
 """Plain bytes in every chunk but the last."""
 
 _MAGIC = b"tacit-seal"
-_VERSION = 1
-_START = _MAGIC + bytes([_VERSION])
+_WITH_KEY, _WITH_PASSPHRASE = _MAGIC + b"\1", _MAGIC + b"\2"  # the versions
 _KEY_BYTES = 32
-_SALT_BYTES = 32
 _TAG_BYTES = 16
+_RESTORE = "restore it from a backup"
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,12 +45,13 @@ class Key:
 
     def __post_init__(self) -> None:
         if len(self.secret) != _KEY_BYTES:
-            raise BadInput(
-                f"expected a key of {_KEY_BYTES} bytes, found {len(self.secret)}", hint="restore the key from a backup"
-            )
+            raise BadInput(f"expected a key of {_KEY_BYTES} bytes, found {len(self.secret)}", hint=_RESTORE)
 
     def __repr__(self) -> str:
         return "Key(<secret>)"
+
+
+Lock = Key | Passphrase
 
 
 def make_key(path: Path) -> Key:
@@ -96,19 +97,14 @@ def read_key(path: Path) -> Key:
             mode = os.fstat(file.fileno()).st_mode
             secret = file.read(_KEY_BYTES + 1)
     except OSError as error:
-        raise BadInput(
-            f"expected a key at {path}, found: {error.strerror}", hint="restore the key from a backup"
-        ) from None
+        raise BadInput(f"expected a key at {path}, found: {error.strerror}", hint=_RESTORE) from None
     if stat.S_IMODE(mode) & 0o077:
         raise BadInput(
             f"expected a key that its owner alone can read, found mode {stat.S_IMODE(mode):04o} at {path}",
             hint=f"run chmod 600 {path}, and ask who may have read it",
         )
     if len(secret) != _KEY_BYTES:
-        raise BadInput(
-            f"expected a key of {_KEY_BYTES} bytes, found another length at {path}",
-            hint="restore the key from a backup",
-        )
+        raise BadInput(f"expected a key of {_KEY_BYTES} bytes, found another length at {path}", hint=_RESTORE)
     return Key(secret)
 
 
@@ -120,37 +116,44 @@ class Sealer:
 
     Args:
         file: takes bytes, from where it stands.
-        key: the master key.
+        key: the master key, or a passphrase.
         use: what the file is; one that is sealed for another use does not open as this.
 
     Guarantee: `file` never receives a byte in clear, and no two files share a key and nonce: each has a fresh salt.
     """
 
-    def __init__(self, file: BinaryIO, *, key: Key, use: str) -> None:
-        salt = os.urandom(_SALT_BYTES)
+    def __init__(self, file: BinaryIO, *, key: Lock, use: str) -> None:
+        salt = os.urandom(SALT_BYTES)
+        start = _start(key)
         self._file = file
-        self._cipher = _cipher(key, salt=salt, use=use)
+        self._cipher = _cipher(_master(key, start, where="a new file"), start=start, salt=salt, use=use)
         self._number = 0
-        self._held = bytearray()
-        file.write(_START + salt)
+        self._held = memoryview(bytearray(CHUNK))
+        self._filled = 0
+        file.write(start + salt)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
-            self._put(bytes(self._held), last=True)
+            self._put(last=True)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take `data`, of any length; a memoryview must be of bytes."""
-        for start in range(0, len(data), CHUNK):
-            self._held += data[start : start + CHUNK]
-            if len(self._held) > CHUNK:  # at exactly one chunk it may yet be the last
-                self._put(bytes(self._held[:CHUNK]), last=False)
-                del self._held[:CHUNK]
+        rest = memoryview(data)
+        while rest:
+            if self._filled == len(self._held):  # not sooner: a full chunk may yet be the last
+                self._put(last=False)
+            taken = rest[: len(self._held) - self._filled]
+            self._held[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            rest = rest[len(taken) :]
 
-    def _put(self, plain: bytes, *, last: bool) -> None:
+    def _put(self, *, last: bool) -> None:
+        plain = self._held[: self._filled]
         self._file.write(self._cipher.encrypt(_nonce(self._number, last=last), plain, None))
+        self._filled = 0
         self._number += 1
 
 
@@ -159,7 +162,7 @@ class Unsealer(io.RawIOBase):
 
     Args:
         file: gives the sealed bytes, from where it stands to its end.
-        key: the master key.
+        key: the master key, or the passphrase.
         use: what the file is, as it was sealed.
         where: names the file in errors.
 
@@ -169,22 +172,16 @@ class Unsealer(io.RawIOBase):
     Who reads must therefore read to the end before believing that all is there.
 
     Raises:
-        BadInput: at once, no sealed file of this version; while reading, another key or use, or a changed file.
+        BadInput: at once, no sealed file of a known version, a key for a passphrase's file or the reverse, or a cost of
+            scrypt out of range; while reading, another key or use, or a changed file.
     """
 
-    def __init__(self, file: BinaryIO, *, key: Key, use: str, where: str) -> None:
-        start = file.read(len(_START) + _SALT_BYTES)
-        if not is_sealed(start):
-            raise BadInput(f"expected a sealed file, found another kind at {where}", hint="check which file it is")
-        if start[: len(_START)] != _START:
-            found = f"found version {start[len(_MAGIC)]}" if len(start) > len(_MAGIC) else "found its first bytes only"
-            raise BadInput(
-                f"expected a file sealed in version {_VERSION}, {found} at {where}",
-                hint="use the tacit that wrote it, or restore the file from a backup",
-            )
+    def __init__(self, file: BinaryIO, *, key: Lock, use: str, where: str) -> None:
+        start = _read_start(file, where=where)
         self._file = file
         self._where, self._use = where, use
-        self._cipher = _cipher(key, salt=start[len(_START) :], use=use)
+        master = _master(key, start, where=where)
+        self._cipher = _cipher(master, start=start, salt=_exactly(file, SALT_BYTES, where=where), use=use)
         self._number = 0
         self._ahead: bytes | None = file.read(CHUNK + _TAG_BYTES)
         self._plain = memoryview(b"")
@@ -225,7 +222,7 @@ class Unsealer(io.RawIOBase):
         )
 
 
-def seal(plain: bytes, *, key: Key, use: str) -> bytes:
+def seal(plain: bytes, *, key: Lock, use: str) -> bytes:
     """`plain` sealed, in memory."""
     file = io.BytesIO()
     with Sealer(file, key=key, use=use) as sealer:
@@ -233,7 +230,7 @@ def seal(plain: bytes, *, key: Key, use: str) -> bytes:
     return file.getvalue()
 
 
-def unseal(sealed: bytes, *, key: Key, use: str, where: str) -> bytes:
+def unseal(sealed: bytes, *, key: Lock, use: str, where: str) -> bytes:
     """What was sealed, in memory. Raises BadInput as `Unsealer` does."""
     return Unsealer(io.BytesIO(sealed), key=key, use=use, where=where).readall()
 
@@ -243,10 +240,54 @@ def is_sealed(start: bytes) -> bool:
     return start.startswith(_MAGIC)
 
 
-def _cipher(key: Key, *, salt: bytes, use: str) -> AESGCM:
+def _start(key: Lock) -> bytes:
+    """What stands before the file's salt, and of a passphrase says how its key is made."""
+    match key:
+        case Key():
+            return _WITH_KEY
+        case Passphrase():
+            return _WITH_PASSPHRASE + bytes([key.cost]) + key.salt
+
+
+def _read_start(file: BinaryIO, *, where: str) -> bytes:
+    start = file.read(len(_WITH_KEY))
+    if not is_sealed(start):
+        raise BadInput(f"expected a sealed file, found another kind at {where}", hint="check which file it is")
+    if start == _WITH_KEY:
+        return start
+    if start == _WITH_PASSPHRASE:
+        return start + _exactly(file, 1 + SALT_BYTES, where=where)
+    found = f"found version {start[-1]}" if len(start) > len(_MAGIC) else "found its first bytes only"
+    raise BadInput(
+        f"expected a file sealed in version 1 or 2, {found} at {where}",
+        hint="use the tacit that wrote it, or restore the file from a backup",
+    )
+
+
+def _exactly(file: BinaryIO, size: int, *, where: str) -> bytes:
+    found = file.read(size)
+    if len(found) != size:
+        raise BadInput(f"expected a whole sealed file, found its first bytes only at {where}", hint=_RESTORE)
+    return found
+
+
+def _master(key: Lock, start: bytes, *, where: str) -> bytes:
+    """Of `key`, which must be of the kind that the file's start asks for."""
+    match key:
+        case Key() if start == _WITH_KEY:
+            return key.secret
+        case Passphrase() if start != _WITH_KEY:
+            cost = start[len(_WITH_PASSPHRASE)]
+            check_cost(cost, place=where)
+            return key.key(salt=start[len(_WITH_PASSPHRASE) + 1 :], cost=cost)
+    wanted, found = ("key file", "passphrase") if start == _WITH_KEY else ("passphrase", "key file")
+    raise BadInput(f"expected the {wanted} that sealed {where}, found a {found}", hint=f"give the {wanted}")
+
+
+def _cipher(master: bytes, *, start: bytes, salt: bytes, use: str) -> AESGCM:
     """Under the file's own key: a header that was changed gives another one, and so does another use."""
-    info = Writer().fixed(_START, size=len(_START)).text(use).done()
-    return AESGCM(HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=salt, info=info).derive(key.secret))
+    info = Writer().fixed(start, size=len(start)).text(use).done()
+    return AESGCM(HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=salt, info=info).derive(master))
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

@@ -24,7 +24,18 @@ WHOLE: dict[str, Any] = {
     "threads": 4,
     "max_physical_batch": 64,
     "server": {"address": "fl.example.org:9443"},
-    "data": {"format": "csv", "path": "scans.csv", "input": "image", "label": "diagnosis", "image_size": 28},
+    "data": {
+        "format": "csv",
+        "path": "scans.csv",
+        "input": "image",
+        "label": "diagnosis",
+        "image_size": 28,
+        "unit": "patient_id",
+        "max_per_unit": 2,
+        "drop": ["name", "address"],
+        "pseudonymise": ["patient_id"],
+        "key": "/media/stick/scans.key",
+    },
     "policy": {
         "epsilon_limit": 8.0,
         "delta": 1e-5,
@@ -60,8 +71,21 @@ NONSENSE: list[tuple[str, Any]] = [
     ("data.input", ""),
     ("data.label", ""),
     ("data.image_size", 0),
-    ("data.unit", "patient_id"),
-    ("data.max_per_unit", 1),
+    ("data.unit", ""),
+    ("data.unit", "image"),
+    ("data.unit", "diagnosis"),
+    ("data.max_per_unit", 0),
+    ("data.drop", "name"),
+    ("data.drop", [""]),
+    ("data.drop", ["image"]),
+    ("data.drop", ["patient_id"]),
+    ("data.drop", ["diagnosis"]),
+    ("data.pseudonymise", [3]),
+    ("data.pseudonymise", ["image"]),
+    ("data.pseudonymise", ["diagnosis"]),
+    ("data.key", ""),
+    ("data.passphrase_file", 3),
+    ("data.passphrase_file", "beside/the/key"),
     ("policy.epsilon_limit", 0.0),
     ("policy.epsilon_limit", -1.0),
     ("policy.epsilon_limit", "8"),
@@ -117,10 +141,20 @@ def test_what_has_no_default_must_be_there(key: str) -> None:
         parse(SiteConfig, {k: v for k, v in WHOLE.items() if k != key}, where="site.toml")
 
 
-def test_protection_of_persons_is_refused_and_never_ignored() -> None:
-    with pytest.raises(BadInput, match="only single rows can be protected") as caught:
-        parse(SiteConfig, _with("data.unit", "patient_id"), where="site.toml")
-    assert "remove data.unit" in caught.value.hint
+@pytest.mark.parametrize("column", ["age", "pulse", "age, pulse"])
+def test_each_of_several_inputs_is_kept_apart(column: str) -> None:
+    raw = {**WHOLE, "data": {"format": "csv", "input": column, "unit": "pulse", "drop": ["age"]}}
+    with pytest.raises(
+        BadInput, match=r"expected each column in .* or in data.(unit|drop), found '(age|pulse)' in both"
+    ):
+        parse(SiteConfig, raw, where="site.toml")
+
+
+def test_a_bound_for_persons_needs_persons() -> None:
+    raw = {**WHOLE, "data": {"format": "csv", "max_per_unit": 1}}
+    with pytest.raises(BadInput, match=r"expected data.unit beside data.max_per_unit, found none"):
+        parse(SiteConfig, raw, where="site.toml")
+    assert parse(SiteConfig, {**WHOLE, "data": {"unit": "id"}}, where="site.toml").data.max_per_unit == 1
 
 
 def test_two_partners_hide_each_other_only_without_secure_aggregation() -> None:

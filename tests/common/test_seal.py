@@ -90,7 +90,7 @@ def test_one_chunk_is_in_memory_at_a_time(monkeypatch):
     file.seek(0)
     reader = Unsealer(file, key=KEY, use="u", where="w")
     assert len(reader.read(10 * CHUNK)) == CHUNK
-    assert Counter(seen) == {43: 2, CHUNK + 16: 3 + 2, 5 + 16: 1}
+    assert Counter(seen) == {43: 1, 11: 1, 32: 1, CHUNK + 16: 3 + 2, 5 + 16: 1}
 
 
 def test_two_files_of_the_same_content_have_nothing_in_common():
@@ -167,8 +167,7 @@ def test_an_empty_chunk_at_the_end_is_noticed(small, monkeypatch):
     file = io.BytesIO()
     with Sealer(file, key=KEY, use="checkpoint") as sealer:
         sealer.write(_plain(SMALL))
-        sealer._put(bytes(sealer._held), last=False)
-        sealer._held.clear()
+        sealer._put(last=False)
     _refused(file.getvalue())
 
 
@@ -182,7 +181,7 @@ def test_another_key_or_use_opens_nothing():
 
 def test_what_is_not_sealed_is_told_apart():
     assert _refused(b"{}") == "expected a sealed file, found another kind at the test"
-    assert "found version 2" in _refused(b"tacit-seal\x02" + bytes(100))
+    assert "found version 3" in _refused(b"tacit-seal\x03" + bytes(100))
     assert "found its first bytes only" in _refused(b"tacit-seal")
     assert is_sealed(seal(b"", key=KEY, use="u"))
     assert not is_sealed(b"tacit-sea")

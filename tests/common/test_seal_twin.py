@@ -108,7 +108,7 @@ def _vectors() -> dict[str, object]:
         files.append({"length": length, "salt": salt.hex(), "sha256": hashlib.sha256(sealed).hexdigest(), **shown})
     good = twin_seal(content(20), key=KEY, use="checkpoint", salt=hashlib.sha256(b"salt").digest())
     for why, bad in (
-        ("version 2", good[:10] + b"\x02" + good[11:]),
+        ("version 3", good[:10] + b"\x03" + good[11:]),
         ("another magic", b"T" + good[1:]),
         ("another salt", good[:11] + bytes(32) + good[43:]),
         ("a bit of the content", good[:43] + bytes([good[43] ^ 1]) + good[44:]),

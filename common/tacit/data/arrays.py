@@ -11,31 +11,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.data.content import SUFFIX, Content
+from tacit.data.screen import Screen
 from tacit.data.source import Source, corrupt, listed
 from tacit.errors import BadInput
+from tacit.seal import Lock
 
-__all__ = ["idx", "npz", "read_idx"]
+__all__ = ["idx", "idx_pair", "npz", "read_idx"]
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _BROKEN_NPZ = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
-def npz(path: Path) -> Source:
+def npz(content: Content, *, screen: Screen) -> Source:
     """A file written by `numpy.savez`; its columns are the arrays. Pickled objects are refused, for they run code.
 
     Raises:
         BadInput: truncated or corrupt, or (on `take`) an array of objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with content.seekable() as stream, np.load(stream, allow_pickle=False) as archive:
             names = tuple(archive.files)
-    except (*_BROKEN_NPZ, AttributeError) as error:  # AttributeError: a single array, which has no names
-        raise corrupt(path, kind="npz") from error
-    return Source(str(path), names, lambda wanted: {name: _member(path, name) for name in wanted})
+    except (*_BROKEN_NPZ, AttributeError, TypeError) as error:  # the last two: a single array, which has no names
+        raise corrupt(content, kind="npz") from error
+    return Source(str(content), names, lambda wanted: {name: _member(content, name, screen) for name in wanted})
 
 
-def idx(path: Path, *, input: str | None, label: str | None) -> Source:  # noqa: A002 - the keys of a partner's [data]
-    """A pair of idx files as the columns `input` and `label`.
+def idx(path: Path, *, input: str | None, label: str | None, lock: Lock | None) -> Source:  # noqa: A002 - the keys of a partner's [data]
+    """The files of `idx_pair` as the columns `input` and `label`."""
+    files = idx_pair(path, input=input, label=label)
+    return Source(str(path), tuple(files), lambda names: {name: read_idx(files[name], lock=lock) for name in names})
+
+
+def idx_pair(path: Path, *, input: str | None, label: str | None) -> dict[str, Path]:  # noqa: A002 - as `idx`
+    """The two idx files, of `input` and `label`.
 
     Args:
         path: the images' file, or the folder with both.
@@ -51,11 +60,10 @@ def idx(path: Path, *, input: str | None, label: str | None) -> Source:  # noqa:
     labels = _file(root, label or guess)
     if labels == images:
         raise BadInput(f"expected a file of labels beside {images}, found none", hint="name it as the label")
-    files = {"input": images, "label": labels}
-    return Source(str(path), tuple(files), lambda names: {name: read_idx(files[name]) for name in names})
+    return {"input": images, "label": labels}
 
 
-def read_idx(path: Path) -> NDArray[np.generic]:
+def read_idx(path: Path, *, lock: Lock | None = None) -> NDArray[np.generic]:
     """One idx file: two zero bytes, a type byte, the number of dimensions, their big-endian uint32 sizes, the values.
 
     Returns:
@@ -64,7 +72,7 @@ def read_idx(path: Path) -> NDArray[np.generic]:
     Raises:
         BadInput: missing, not idx, or of another length than its header says.
     """
-    content = _content(path)
+    content = _content(Content(path, lock))
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
         raise BadInput(
             f"expected an idx header 00 00 type dimensions, found {content[:4].hex(' ') or 'an empty file'} at {path}",
@@ -81,26 +89,29 @@ def read_idx(path: Path) -> NDArray[np.generic]:
     return values.astype(dtype.newbyteorder("="))
 
 
-def _content(path: Path) -> bytes:
+def _content(file: Content) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        return gzip.decompress(file.whole()) if file.suffix == ".gz" else file.whole()
     except FileNotFoundError:
-        raise BadInput(f"expected a file at {path}, found none", hint="correct the path") from None
+        raise BadInput(f"expected a file at {file}, found none", hint="correct the path") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise corrupt(path, kind="gzip") from error
+        raise corrupt(file, kind="gzip") from error
 
 
-def _member(path: Path, name: str) -> NDArray[np.generic]:
+def _member(content: Content, name: str, screen: Screen) -> NDArray[np.generic]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with content.seekable() as stream, np.load(stream, allow_pickle=False) as archive:
             member: NDArray[np.generic] = archive[name]
     except _BROKEN_NPZ as error:
-        raise corrupt(path, kind="npz") from error
-    return member
+        raise corrupt(content, kind="npz") from error
+    if name not in screen.pseudonymise:
+        return member
+    return np.array([screen.value(name, value) for value in member.tolist()], dtype=object)
 
 
 def _file(root: Path, name: str) -> Path:
-    for candidate in (root / name, root / f"{name}.gz"):
+    plain = name.removesuffix(SUFFIX).removesuffix(".gz")
+    for candidate in (root / name, *(root / f"{plain}{end}" for end in ("", ".gz", SUFFIX, f".gz{SUFFIX}"))):
         if candidate.is_file():
             return candidate
     raise BadInput(f"expected the idx file {name} in {root}, found none", hint="name the files as input and label")

@@ -7,20 +7,23 @@ csv, numpy, pyarrow and pillow, and not the `datasets` library, which writes wha
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.data import arrays, images, inputs, labels, tables
+from tacit.data import arrays, folders, inputs, labels, tables
+from tacit.data.content import Content
 from tacit.data.examples import Examples
+from tacit.data.screen import Screen
 from tacit.data.source import Source, listed
 from tacit.errors import BadInput
+from tacit.seal import Lock
 
-__all__ = ["FORMATS", "read"]
+__all__ = ["FORMATS", "kind_of", "read"]
 
-FORMATS = ("auto", "csv", "idx", "image-folder", "jsonl", "npz", "parquet", "tsv")
+FORMATS = ("auto", "csv", "idx", "image-folder", "jsonl", "npz", "parquet", "text", "tsv")
 _SUFFIXES = {
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -29,6 +32,7 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".tsv": "tsv",
 }
+_WITHOUT_COLUMNS = ("idx", "image-folder", "text")
 _LABELS = ("label", "labels", "target", "y")  # looked for in this order where the label is not named
 
 
@@ -41,34 +45,50 @@ def read(
     columns: tuple[str, ...] = (),
     classes: tuple[str, ...] | None = None,
     image_size: int | None = None,
+    drop: tuple[str, ...] = (),
+    pseudonymise: tuple[str, ...] = (),
+    secret: bytes = b"",
+    lock: Lock | None = None,
 ) -> Examples:
     """Reads and checks labelled examples; all of them fit or none are given.
 
     Args:
-        path: a file; for idx also a folder, for image-folder the folder that holds one folder for each class.
+        path: a file; for idx also a folder, for image-folder and text the folder that holds one folder for each class.
+            Files may be sealed; the format goes by their names without `.sealed`.
         format: one of `FORMATS`; `auto` goes by the suffix, or by what a folder holds.
         input: the column or array to learn from, or several numeric columns separated by commas; for idx the
             images' file name. None: the only one left.
         label: the column or array of labels; for idx the labels' file name. None: `label`, `labels`, `target` or `y`.
-            An image-folder needs neither.
+            Folders of classes need neither.
         columns: further columns to keep, such as the unit of privacy.
         classes: the names of the classes that training knows, in label order; None: the distinct labels, sorted.
         image_size: height and width in pixels that images are resized to; None leaves them.
+        drop: columns that are not kept.
+        pseudonymise: columns of which only pseudonyms are kept: 32 hexadecimal digits, equal for equal values.
+        secret: what pseudonyms are made with; without it nobody can tell whose they are.
+        lock: opens what is sealed; files in clear are read as they are.
 
     Returns:
         images as uint8 `[n, h, w]` or `[n, h, w, c]`, text as objects `[n]` or numbers as float32 `[n, features]`,
         with labels int64 `[n]`.
 
     Raises:
-        BadInput: the file is missing, empty or corrupt, a column is not there, or a row can not be used.
+        BadInput: the file is missing, empty or corrupt, a column is not there, or a row can not be used; an input,
+            label or column to keep that is in `drop`, an input or label in `pseudonymise`, pseudonyms without a secret;
+            a sealed file without its key, or one that was changed.
 
-    Guarantee: writes nothing; no message shows a value of an input.
+    Guarantee: writes nothing; no message shows a value of an input. Once it returns, nothing of a dropped column and no
+    value of a pseudonymised one is in memory; sealed data is in clear in memory only, and none of it is given unless
+    all of it is as it was sealed.
     """
-    source = _source(path, format=format, input=input, label=label)
-    # idx and image-folder: the flags named files, or nothing
+    screen = Screen(frozenset(drop), frozenset(pseudonymise), secret)
+    source = _source(path, format=format, input=input, label=label, screen=screen, lock=lock)
+    # idx and folders of classes: the flags named files, or nothing
     files = source.names == ("input", "label")
-    target = "label" if files else label or _default_label(source)
-    names = _input_names(source, input="input" if files else input, others=(target, *columns))
+    target = "label" if files else label or _default_label(source, screen)
+    names = _input_names(source, input="input" if files else input, others=(target, *columns), screen=screen)
+    screen.check(source.names, place=source.place)
+    screen.check_use(input=names, label=(target,), columns=columns)
     found = _take(source, names=(*names, target, *columns))
     indices, known = labels.index(found[target], classes=classes, place=source.place)
     values = _inputs({name: found[name] for name in names}, place=source.place, image_size=image_size)
@@ -76,38 +96,71 @@ def read(
     return Examples(values, indices, known, kept)
 
 
-def _source(path: Path, *, format: str, input: str | None, label: str | None) -> Source:  # noqa: A002 - as in read
+def kind_of(path: Path, *, format: str) -> str:  # noqa: A002 - as in read
+    """The format of the data at `path`, one of `FORMATS` but `auto`.
+
+    Raises:
+        BadInput: no such format, nothing that can be read at `path`, a file for a folder or the reverse, or a name that
+            tells no format.
+    """
     if format not in FORMATS:
         raise BadInput(f"expected a format among {', '.join(FORMATS)}, found {format!r}", hint="name one of them")
     if not path.exists():
         raise BadInput(f"expected data at {path}, found nothing there", hint="correct the path")
     if not os.access(path, os.R_OK):
         raise BadInput(f"expected readable data, found no right to read {path}", hint="grant this user the right")
-    if path.is_file() and path.stat().st_size == 0:
-        raise BadInput(f"expected at least one example, found an empty file at {path}", hint="export the file again")
     kind = _guess(path) if format == "auto" else format
-    if path.is_dir() != (kind == "image-folder") and kind != "idx":
+    if path.is_dir() != (kind in {"image-folder", "text"}) and kind != "idx":
         expected, found = ("a folder", "a file") if path.is_file() else ("a file", "a folder")
         raise BadInput(f"expected {expected} for format {kind}, found {found} at {path}", hint="correct path or format")
+    return kind
+
+
+def _source(
+    path: Path,
+    *,
+    format: str,  # noqa: A002 - as in read
+    input: str | None,  # noqa: A002 - as in read
+    label: str | None,
+    screen: Screen,
+    lock: Lock | None,
+) -> Source:
+    kind = kind_of(path, format=format)
+    if path.is_file() and path.stat().st_size == 0:
+        raise BadInput(f"expected at least one example, found an empty file at {path}", hint="export the file again")
+    if kind in _WITHOUT_COLUMNS and (screen.drop or screen.pseudonymise):
+        raise BadInput(
+            f"expected nothing to drop or pseudonymise in format {kind}, which has no columns, found some for {path}",
+            hint="remove drop and pseudonymise",
+        )
     match kind:
-        case "csv" | "tsv":
-            return tables.delimited(path, delimiter="," if kind == "csv" else "\t")
-        case "jsonl":
-            return tables.jsonl(path)
-        case "parquet":
-            return tables.parquet(path)
-        case "npz":
-            return arrays.npz(path)
         case "idx":
-            return arrays.idx(path, input=input, label=label)
-        case _:
-            return images.folder(path)
+            return arrays.idx(path, input=input, label=label, lock=lock)
+        case "text":
+            return folders.texts(path, lock=lock)
+        case "image-folder":
+            return folders.images(path, lock=lock)
+    return _table(Content(path, lock), kind=kind, screen=screen)
+
+
+def _table(content: Content, *, kind: str, screen: Screen) -> Source:
+    match kind:
+        case "jsonl":
+            return tables.jsonl(content, screen=screen)
+        case "parquet":
+            return tables.parquet(content, screen=screen)
+        case "npz":
+            return arrays.npz(content, screen=screen)
+    return tables.delimited(content, delimiter="," if kind == "csv" else "\t", screen=screen)
 
 
 def _guess(path: Path) -> str:
     if path.is_dir():
-        return "idx" if any("-idx" in entry.name for entry in path.iterdir()) else "image-folder"
-    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+        if any("-idx" in entry.name for entry in path.iterdir()):
+            return "idx"
+        return "text" if folders.holds_texts(path) else "image-folder"
+    name = Path(Content(path).name)
+    plain = name.with_suffix("") if name.suffix.lower() == ".gz" else name
     kind = _SUFFIXES.get(plain.suffix.lower()) or ("idx" if "idx" in plain.name else None)
     if kind is None:
         raise BadInput(
@@ -117,20 +170,27 @@ def _guess(path: Path) -> str:
     return kind
 
 
-def _default_label(source: Source) -> str:
+def _default_label(source: Source, screen: Screen) -> str:
+    left = tuple(name for name in source.names if screen.shows(name))
     for name in _LABELS:
-        if name in source.names:
+        if name in left:
             return name
     raise BadInput(
-        f"expected a column {', '.join(_LABELS)}, found {listed(source.names)} in {source.place}",
+        f"expected a column {', '.join(_LABELS)}, found {listed(left)} in {source.place}",
         hint="name the label",
     )
 
 
-def _input_names(source: Source, *, input: str | None, others: Iterable[str]) -> tuple[str, ...]:  # noqa: A002 - as in read
+def _input_names(
+    source: Source,
+    *,
+    input: str | None,  # noqa: A002 - as in read
+    others: tuple[str, ...],
+    screen: Screen,
+) -> tuple[str, ...]:
     if input is not None:
         return (input,) if input in source.names else tuple(name.strip() for name in input.split(","))
-    left = tuple(name for name in source.names if name not in set(others))
+    left = tuple(name for name in source.names if name not in set(others) and screen.shows(name))
     if len(left) != 1:
         raise BadInput(
             f"expected one column beside the label, found {listed(left)} in {source.place}",

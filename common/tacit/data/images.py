@@ -9,51 +9,26 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tacit.data.source import Source
+from tacit.data.content import Content
 from tacit.errors import BadInput
 
-__all__ = ["decode", "folder", "resize"]
+__all__ = ["decode", "resize"]
 
 _GREY = {"1", "L", "LA"}
 _DEEP = {"I", "F"}  # and every "I;16" variant: more than 8 bits a pixel, which a conversion would clip
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_FOREIGN = {"thumbs.db", "desktop.ini"}  # written by file browsers
-
-
-def folder(path: Path) -> Source:
-    """A folder with one folder of image files for each class; the columns are `input` and `label`.
-
-    Hidden files are passed over, as are files beside the class folders.
-
-    Raises:
-        BadInput: no class folders, or something else than images in one.
-    """
-    inside = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [entry for name in inside for entry in _files(name)]
-    if not files:
-        raise BadInput(
-            f"expected a folder of images for each class, found none in {path}",
-            hint="put the images into one folder for each class",
-        )
-    columns: dict[str, NDArray[np.generic]] = {
-        "input": np.array([*files, None], dtype=object)[:-1],
-        "label": np.array([file.parent.name for file in files], dtype=object),
-    }
-    return Source(str(path), tuple(columns), lambda names: {name: columns[name] for name in names})
 
 
 def decode(values: Sequence[Any], *, place: str, size: int | None) -> NDArray[np.uint8]:
     """Images decoded and stacked.
 
     Args:
-        values: for each image a path, its bytes, or a dict with `bytes` (as the `datasets` library stores images).
+        values: for each image a file, its bytes, or a dict with `bytes` (as the `datasets` library stores images).
         place: where the images stand, for messages.
         size: height and width in pixels that every image is resized to; None asks for images of one shape.
 
@@ -65,7 +40,7 @@ def decode(values: Sequence[Any], *, place: str, size: int | None) -> NDArray[np
     """
     found: list[NDArray[np.uint8]] = []
     for row, value in enumerate(values, start=1):
-        name = str(value) if isinstance(value, Path) else f"row {row} of {place}"
+        name = str(value) if isinstance(value, Content) else f"row {row} of {place}"
         pixels = _pixels(value, name=name, size=size)
         if found and pixels.shape != found[0].shape:
             raise BadInput(
@@ -85,17 +60,6 @@ def resize(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
     return scaled.reshape(len(pixels), size, size, *pixels.shape[3:])
 
 
-def _files(folder: Path) -> list[Path]:
-    files = sorted(e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _FOREIGN)
-    for file in files:
-        if file.is_dir() or file.suffix.lower() not in _SUFFIXES:
-            raise BadInput(
-                f"expected only images ({', '.join(sorted(_SUFFIXES))}) in a class folder, found {file}",
-                hint="move it out of the class folder",
-            )
-    return files
-
-
 def _pixels(value: Any, *, name: str, size: int | None) -> NDArray[np.uint8]:
     try:
         with Image.open(_opened(value, name=name)) as image:
@@ -107,9 +71,9 @@ def _pixels(value: Any, *, name: str, size: int | None) -> NDArray[np.uint8]:
         ) from error
 
 
-def _opened(value: Any, *, name: str) -> Path | io.BytesIO:
-    if isinstance(value, Path):
-        return value
+def _opened(value: Any, *, name: str) -> io.BytesIO:
+    if isinstance(value, Content):
+        return io.BytesIO(value.whole())
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
         raise BadInput(f"expected the bytes of an image, found none at {name}", hint="leave out the row")

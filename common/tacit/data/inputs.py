@@ -6,13 +6,13 @@ Guarantee: no message shows a value of an input, only its row, its type and its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.data import images
+from tacit.data.content import Content
 from tacit.data.labels import missing
 from tacit.errors import BadInput
 
@@ -33,7 +33,7 @@ def from_column(values: NDArray[np.generic], *, place: str, image_size: int | No
     """One column or array as inputs: its type decides what they are.
 
     Args:
-        values: `[n, ...]`: text, numbers, image arrays, or objects (text, paths or bytes of images, lists of numbers).
+        values: `[n, ...]`: text, numbers, image arrays, or objects (text, files or bytes of images, lists of numbers).
         place: where the values stand, for messages.
         image_size: images are resized to this height and width in pixels; None leaves them.
 
@@ -59,7 +59,7 @@ def _objects(values: NDArray[Any], *, place: str, image_size: int | None) -> NDA
     match next((value for value in values if not missing(value)), ""):
         case str():
             return _texts(values, place=place)
-        case bytes() | Path() | dict():
+        case bytes() | Content() | dict():
             return images.decode(values.tolist(), place=place, size=image_size)
         case _:
             return _numbers(values, place=place)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tacit.data.source import listed
 from tacit.errors import BadInput
 
-__all__ = ["index", "missing"]
+__all__ = ["index", "missing", "text"]
 
 _WHOLE = re.compile(r"(-?\d+)(?:\.0+)?")
 
@@ -25,13 +25,19 @@ def missing(value: object) -> bool:
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
+def text(value: object) -> str:
+    """A value's name: its text without blanks around it; of a whole number its digits: 1, 1.0 and "1" are one."""
+    found = str(value).strip()
+    whole = _WHOLE.fullmatch(found)
+    return whole[1] if whole else found
+
+
 def index(
     values: NDArray[np.generic], *, classes: tuple[str, ...] | None, place: str
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as indices, with the names of the classes in label order.
 
-    A class is named by its text without surrounding blanks; a whole number by its digits, so that `1`, `1.0`
-    and `"1"` are one class.
+    A class is named by its `text`.
 
     Args:
         values: labels `[n]` or `[n, 1]`, numbers or text.
@@ -79,9 +85,7 @@ def _name(value: object, *, row: int, place: str) -> str:
             f"expected labels as text or numbers, found a {type(value).__name__} in row {row} of {place}",
             hint="name a column with one label for each example",
         )
-    text = str(value).strip()
-    whole = _WHOLE.fullmatch(text)
-    return whole[1] if whole else text
+    return text(value)
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +31,17 @@ class Source:
     take: Callable[[tuple[str, ...]], Mapping[str, NDArray[np.generic]]]
 
 
-def corrupt(path: Path, *, kind: str) -> BadInput:
+def corrupt(place: object, *, kind: str) -> BadInput:
     """The error for a file that is not whole or not of its format.
+
+    Args:
+        place: the file, as messages name it.
+        kind: what it was expected to be.
 
     Guarantee: it quotes nothing that a parser said, because parsers quote the data.
     """
     return BadInput(
-        f"expected a whole {kind} file, found a truncated or corrupt one at {path}",
+        f"expected a whole {kind} file, found a truncated or corrupt one at {place}",
         hint="copy or export the file again, or name its real format",
     )
 

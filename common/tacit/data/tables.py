@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.data.content import Content
+from tacit.data.screen import Screen
 from tacit.data.source import Source, corrupt
 from tacit.errors import BadInput
 
@@ -27,31 +29,38 @@ _Columns = Mapping[str, NDArray[np.generic]]
 _UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
 
 
-def delimited(path: Path, *, delimiter: str) -> Source:
+def delimited(content: Content, *, delimiter: str, screen: Screen) -> Source:
     """A csv (`,`) or tsv (tab) file in UTF-8 whose first line names the columns.
 
     Raises:
         BadInput: empty, corrupt, two columns of one name, or (on `take`) a row that does not fit the header.
     """
-    header = next(_rows(path, delimiter), [])
+    header = next(_rows(content, delimiter), [])
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise BadInput(f"expected one column of each name, found {twice[0]} twice in {path}", hint="rename one of them")
-    return Source(str(path), tuple(header), lambda names: _fields(path, delimiter, header, names))
+        raise BadInput(
+            f"expected one column of each name, found {twice[0]} twice in {content}", hint="rename one of them"
+        )
+    return Source(str(content), tuple(header), lambda names: _fields(content, delimiter, header, names, screen))
 
 
-def jsonl(path: Path) -> Source:
-    """A file in UTF-8 with one JSON object a line; its columns are the keys of the first.
+def jsonl(content: Content, *, screen: Screen) -> Source:
+    """A file in UTF-8 with one JSON object a line; its columns are the keys of the first, and those to drop.
 
     Raises:
         BadInput: empty or corrupt, or a line that is no JSON object.
     """
-    rows = [_object(line, number, path) for number, line in enumerate(_lines(path), start=1) if line.strip()]
-    keys = tuple(rows[0]) if rows else ()
-    return Source(str(path), keys, lambda names: {name: _values(rows, name) for name in names})
+    rows: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
+    for number, line in enumerate(_lines(content), start=1):
+        if line.strip():
+            found = _object(line, number, content)
+            names.update(dict.fromkeys(found if not rows else screen.drop & found.keys()))
+            rows.append({name: screen.value(name, found[name]) for name in found if name not in screen.drop})
+    return Source(str(content), tuple(names), lambda wanted: {name: _values(rows, name) for name in wanted})
 
 
-def parquet(path: Path) -> Source:
+def parquet(content: Content, *, screen: Screen) -> Source:
     """A parquet file.
 
     Raises:
@@ -62,28 +71,28 @@ def parquet(path: Path) -> Source:
 
     def take(names: tuple[str, ...]) -> _Columns:
         try:
-            with path.open("rb") as stream:
+            with content.seekable() as stream:
                 table = pq.read_table(stream, columns=list(names))
         except (pa.ArrowException, OSError) as error:
-            raise corrupt(path, kind="parquet") from error
-        return {name: _array(table.column(name)) for name in names}
+            raise corrupt(content, kind="parquet") from error
+        return {name: _array(table.column(name), name=name, screen=screen) for name in names}
 
     try:
-        with path.open("rb") as stream:
+        with content.seekable() as stream:
             columns = tuple(pq.read_schema(stream).names)
     except (pa.ArrowException, OSError) as error:
-        raise corrupt(path, kind="parquet") from error
-    return Source(str(path), columns, take)
+        raise corrupt(content, kind="parquet") from error
+    return Source(str(content), columns, take)
 
 
-def _array(column: Any) -> NDArray[np.generic]:
+def _array(column: Any, *, name: str, screen: Screen) -> NDArray[np.generic]:
     import pyarrow as pa
 
     kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if name not in screen.pseudonymise and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         numbers: NDArray[np.generic] = column.to_numpy()
         return numbers
-    return _column(column.to_pylist())
+    return _column([screen.value(name, value) for value in column.to_pylist()])
 
 
 def _column(values: list[Any]) -> NDArray[np.object_]:
@@ -94,62 +103,58 @@ def _column(values: list[Any]) -> NDArray[np.object_]:
     return column
 
 
-def _opened(path: Path) -> IO[str]:
-    # utf-8-sig drops the mark that spreadsheets put in front
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _lines(path: Path) -> Iterator[str]:
+def _lines(content: Content) -> Iterator[str]:
     try:
-        with _opened(path) as stream:
-            yield from stream
+        with content.stream() as stream:
+            clear = gzip.GzipFile(fileobj=stream) if content.suffix == ".gz" else stream
+            # utf-8-sig drops the mark that spreadsheets put in front
+            with io.TextIOWrapper(clear, encoding="utf-8-sig", newline="") as lines:
+                yield from lines
     except _UNREADABLE as error:
-        raise corrupt(path, kind="UTF-8 text") from error
+        raise corrupt(content, kind="UTF-8 text") from error
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
+def _rows(content: Content, delimiter: str) -> Iterator[list[str]]:
     """The rows with any field at all, the header first."""
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(_lines(content), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         yield from (row for row in reader if row)
     except csv.Error as error:
         raise BadInput(
             f"expected fields separated by {delimiter!r}, found a break of that form in line {reader.line_num} "
-            f"of {path}: {error}",
+            f"of {content}: {error}",
             hint="close every double quote and double those inside a quoted field",
         ) from error
 
 
-def _fields(path: Path, delimiter: str, header: list[str], names: tuple[str, ...]) -> _Columns:
+def _fields(content: Content, delimiter: str, header: list[str], names: tuple[str, ...], screen: Screen) -> _Columns:
     places = [header.index(name) for name in names]
-    columns: list[list[str]] = [[] for _ in names]
-    rows = _rows(path, delimiter)
+    columns: list[list[object]] = [[] for _ in names]
+    rows = _rows(content, delimiter)
     next(rows)
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise BadInput(
-                f"expected {len(header)} fields as in the header, found {len(row)} in row {number} of {path}",
+                f"expected {len(header)} fields as in the header, found {len(row)} in row {number} of {content}",
                 hint="mend the row; a field that contains the separator stands in double quotes",
             )
-        for column, place in zip(columns, places, strict=True):
-            column.append(row[place])
+        for name, column, place in zip(names, columns, places, strict=True):
+            column.append(screen.value(name, row[place]))
     return {name: _column(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _object(line: str, number: int, path: Path) -> dict[str, Any]:
+def _object(line: str, number: int, content: Content) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError as error:
         raise BadInput(
-            f"expected a JSON object in every line, found broken JSON in line {number} of {path}",
+            f"expected a JSON object in every line, found broken JSON in line {number} of {content}",
             hint="write one complete object a line",
         ) from error
     if not isinstance(found, dict):
         raise BadInput(
-            f"expected a JSON object in every line, found a {type(found).__name__} in line {number} of {path}",
+            f"expected a JSON object in every line, found a {type(found).__name__} in line {number} of {content}",
             hint='write lines like {"text": "...", "label": "..."}',
         )
     return found

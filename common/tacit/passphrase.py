@@ -1,0 +1,99 @@
+"""A passphrase as the key of sealed files: scrypt, RFC 7914."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from tacit.errors import BadInput
+
+__all__ = ["COST", "COSTS", "SALT_BYTES", "Passphrase", "check_cost", "read_passphrase"]
+
+COST = 17
+"""log2 of scrypt's N: with r = 8 and p = 1 it takes 128 MiB. Source: OWASP Password Storage Cheat Sheet, 2024."""
+COSTS = range(10, 19)
+"""What a file that is read may ask for: 256 MiB and about a second at most."""
+SALT_BYTES = 32
+
+_SHORTEST = 12
+_KEY_BYTES = 32
+
+
+class Passphrase:
+    """What a person remembers, as a master key. Its repr shows nothing of it.
+
+    All that one value seals shares one run of scrypt, and what it has opened is remembered, so that a folder of a
+    thousand files costs one run and not a thousand.
+
+    Args:
+        text: taken in Unicode's form NFC, so that two keyboards give the same key.
+        cost: log2 of scrypt's N for what is sealed, one of `COSTS`.
+
+    Raises:
+        BadInput: fewer than 12 characters, or a cost out of range.
+
+    Guarantee: a guess at the passphrase of a file costs one run of scrypt, also where other files are known.
+    """
+
+    def __init__(self, text: str, *, cost: int = COST) -> None:
+        normal = unicodedata.normalize("NFC", text)
+        if len(normal) < _SHORTEST:
+            raise BadInput(
+                f"expected a passphrase of at least {_SHORTEST} characters, found {len(normal)}",
+                hint="take six words that nobody would guess",
+            )
+        check_cost(cost, place="the passphrase")
+        self._text = normal.encode()
+        self._keys: dict[tuple[bytes, int], bytes] = {}
+        self.cost = cost
+        self.salt = os.urandom(SALT_BYTES)
+
+    def __repr__(self) -> str:
+        return "Passphrase(<secret>)"
+
+    def key(self, *, salt: bytes, cost: int) -> bytes:
+        """The master key, 32 bytes, for `salt` (32 bytes) and `cost`, one of `COSTS`."""
+        found = self._keys.get((salt, cost))
+        if found is None:
+            found = Scrypt(salt=salt, length=_KEY_BYTES, n=2**cost, r=8, p=1).derive(self._text)
+            self._keys[salt, cost] = found
+        return found
+
+
+def check_cost(cost: int, *, place: str) -> None:
+    """Raises BadInput where `cost` is none of `COSTS`."""
+    if cost not in COSTS:
+        raise BadInput(
+            f"expected a cost of scrypt from {COSTS[0]} to {COSTS[-1]}, found {cost} in {place}",
+            hint="restore the file from a backup: no tacit writes others",
+        )
+
+
+def read_passphrase(path: Path) -> Passphrase:
+    """The passphrase that stands on the one line of the file at `path`.
+
+    Guarantee: a passphrase that others than its owner may read is refused.
+
+    Raises:
+        BadInput: no such file, not one line, a passphrase too short, or one that is open to others.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            lines = file.read(4096).decode(errors="replace").splitlines()
+    except OSError as error:
+        raise BadInput(
+            f"expected a passphrase at {path}, found: {error.strerror}", hint="write it there, with mode 0600"
+        ) from None
+    if mode & 0o077:
+        raise BadInput(
+            f"expected a passphrase that its owner alone can read, found mode {mode:04o} at {path}",
+            hint=f"run chmod 600 {path}, and ask who may have read it",
+        )
+    if len(lines) != 1:
+        raise BadInput(f"expected one line of text at {path}, found {len(lines)}", hint="write the passphrase alone")
+    return Passphrase(lines[0])
