@@ -22,9 +22,50 @@ from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Trainer
 
-__all__ = ["Desk", "make_client_app"]
+__all__ = ["Bench", "Desk", "Errand", "make_client_app"]
 
 _PATH = re.compile(r"(?<![\w/.:])(?:~|\.{1,2})?/[\w.@%+~-][^\s'\";,()]*")
+
+
+@dataclass(frozen=True, repr=False)
+class Errand:
+    """What a message that carries a job asks for.
+
+    Attributes:
+        kind: Flower's message type without what routes it: advertise, train, evaluate or statement.
+        job: as it came.
+        run: id.
+        round: 1-based.
+        trains: whether it leads to a release about the training examples.
+        commission: the server's signature under job and run.
+    """
+
+    kind: str
+    job: Job
+    run: str
+    round: int
+    trains: bool
+    commission: bytes
+
+    @classmethod
+    def of(cls, kind: str, ask: Ask) -> Errand:
+        """That of a request to train, to evaluate or to state."""
+        return cls(kind, ask.job, ask.run, ask.round, kind == "train", ask.commission)
+
+
+@dataclass(frozen=True, repr=False)
+class Bench:
+    """What a partner works with once it has granted an errand.
+
+    Attributes:
+        site: its data, ledger and randomness.
+        trainer: of the job's network.
+        classes: how many the job has.
+    """
+
+    site: Site
+    trainer: Trainer
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -33,16 +74,14 @@ class Desk:
 
     Attributes:
         name: of the partner behind a Flower context.
-        site: the partner's site for a job. Raises BadInput where its data does not fit.
-        trainer: a trainer for a job, and the number of classes.
+        admit: decides on an errand before anything else is done for it. Raises BadInput, which the server hears.
         party: the partner's identity key and rules.
         recall: where the partner stands in secure aggregation.
         keep: the opposite.
     """
 
     name: Callable[[Context], str]
-    site: Callable[[Context, Job], Site]
-    trainer: Callable[[Job], tuple[Trainer, int]]
+    admit: Callable[[Context, Errand], Bench]
     party: Callable[[Context], Party]
     recall: Callable[[Context], Standing]
     keep: Callable[[Context, Standing], None]
@@ -63,8 +102,8 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            trainer, _ = desk.trainer(ask.job)
-            standing, update = partner.take_part(ask, desk.site(context, ask.job), trainer, standing)
+            bench = desk.admit(context, Errand.of("train", ask))
+            standing, update = partner.take_part(ask, bench.site, bench.trainer, standing)
             return standing, update.pack()
 
         return _serve(desk, message, context, work)
@@ -73,8 +112,8 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def evaluate(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            trainer, classes = desk.trainer(ask.job)
-            standing, sums = partner.judge(ask, desk.site(context, ask.job), trainer, standing, classes=classes)
+            bench = desk.admit(context, Errand.of("evaluate", ask))
+            standing, sums = partner.judge(ask, bench.site, bench.trainer, standing, classes=bench.classes)
             return standing, sums.pack()
 
         return _serve(desk, message, context, work)
@@ -83,7 +122,7 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def statement(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            return standing, partner.state(ask.run, desk.site(context, ask.job)).pack()
+            return standing, partner.state(ask.run, desk.admit(context, Errand.of("statement", ask)).site).pack()
 
         return _serve(desk, message, context, work)
 
@@ -91,8 +130,10 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def advertise(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             invite = Invite.unpack(parcel)
-            desk.site(context, invite.job)  # refuses a job that this partner's data does not fit
-            standing, letter = masking.advertise(invite, standing, party=desk.party(context))
+            new = masking.announced(invite)
+            trains = new.purpose == "train"
+            desk.admit(context, Errand("advertise", invite.job, new.run, new.number, trains, invite.commission))
+            standing, letter = masking.advertise(new, standing, party=desk.party(context))
             return standing, letter.pack()
 
         return _serve(desk, message, context, work)

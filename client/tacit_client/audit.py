@@ -24,10 +24,13 @@ from tacit.secagg.keys import Secret, derive
 from tacit_client.keys import Keys
 from tacit_client.site import Folder
 
-__all__ = ["START", "Audit", "Broken", "Entry", "read"]
+__all__ = ["RENEWED", "START", "Audit", "Broken", "Entry", "read"]
 
 START = bytes(32)
 """What the first line has as the hash of the one before it."""
+
+RENEWED = "log-renewed"
+"""The event of the first line of a log that took the place of another."""
 
 _KEY = b"tacit/v1/audit"  # what the log's key is derived for
 _FIELDS = {"seq", "at", "event", "facts", "previous", "mac"}
@@ -132,6 +135,33 @@ class Audit:
     def hash_at(self, seq: int) -> bytes | None:
         """The hash of line `seq`, or None where the log ends before it. Raises as `entries`."""
         return next((entry.hash for entry in self.entries() if entry.seq == seq), START if seq == 0 else None)
+
+    def renew(self, *, covered: int) -> Path | None:
+        """Put the log aside and begin another, which says so. Returns where the old one is now.
+
+        Args:
+            covered: lines that the last mark covers.
+
+        Raises:
+            BadInput: it can not be written.
+        """
+        aside, lines = None, 0
+        if self.path.exists():
+            lines = self.path.read_bytes().count(b"\n")
+            aside = self.path.with_name(f"{self.path.name}.{self._clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
+            try:
+                self.path.rename(aside)
+            except OSError as error:
+                raise BadInput(
+                    f"expected to rename {self.path}, found {error.strerror}", hint="mend the folder's rights"
+                ) from None
+        self.write(RENEWED, {"lines_before": max(covered, lines), "aside": None if aside is None else aside.name})
+        return aside
+
+    def renewed_after(self) -> int:
+        """How many lines the logs before this one had; 0 for the first log. Raises as `entries`."""
+        first = next(iter(self.entries()), None)
+        return int(first.facts["lines_before"]) if first is not None and first.event == RENEWED else 0
 
     def _append(self, handle: int, last: tuple[int, bytes], event: str, facts: Facts) -> tuple[int, bytes]:
         at = self._clock().astimezone(UTC).isoformat(timespec="milliseconds")

@@ -8,18 +8,31 @@ and can not make one.
 from __future__ import annotations
 
 import hmac
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from tacit.codec import Malformed, Reader, Writer
 from tacit.errors import BadInput
-from tacit.secagg.keys import Secret
+from tacit.link import keyfile
+from tacit.secagg.keys import Secret, derive
+from tacit_client.audit import Audit
+from tacit_client.ledger import Ledger
 
-__all__ = ["Mark"]
+__all__ = ["Behind", "Mark", "Marks"]
+
+_log = logging.getLogger(__name__)
+
+_KEY = b"tacit/v1/mark"  # what the marks' key is derived for
 
 _DOMAIN = b"tacit-mark"
 _VERSION = 1
 _HASH = 32
+
+
+class Behind(BadInput):
+    """The ledger or the audit log is older than, or other than, what this partner has answered with before."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,70 @@ class Mark:
         writer = Writer().fixed(_DOMAIN, size=len(_DOMAIN)).number(_VERSION, size=1)
         writer.number(self.row, size=8).fixed(self.row_hash, size=_HASH)
         return writer.number(self.line, size=8).fixed(self.line_hash, size=_HASH).done()
+
+
+class Marks:
+    """The marks of one partner: made with every answer, kept beside the ledger and at the server.
+
+    Args:
+        path: of the last one made here.
+        secret: the partner's ledger key.
+        ledger: that is marked.
+        audit: that is marked.
+
+    Guarantee: with the last mark that left this machine, `check` refuses every ledger and every audit log that lacks a
+    row or a line which the mark covers, or has another in its place.
+    """
+
+    def __init__(self, path: Path, *, secret: Secret, ledger: Ledger, audit: Audit) -> None:
+        self._path, self._key = path, derive(secret, _KEY)
+        self._ledger, self._audit = ledger, audit
+
+    def now(self) -> bytes:
+        """The mark of this moment, kept here too. Raises BadInput where it can not be."""
+        head, (line, line_hash) = self._ledger.head(), self._audit.head()
+        made = Mark(head.seq, head.hash, line, line_hash).sign(self._key)
+        keyfile.write(self._path, made)
+        return made
+
+    def check_own(self) -> None:
+        """Compare with the last mark kept here, if there is one. Raises Behind."""
+        if self._path.exists():
+            self.check(bytes(keyfile.read(self._path)))
+
+    def check(self, data: bytes) -> None:
+        """Compare with `data`, a mark that somebody kept for this partner; nothing for one who kept none.
+
+        Raises:
+            Behind: an older ledger or audit log was put in place of a newer one.
+            BadInput: no mark of this partner's.
+        """
+        if not data:
+            return
+        mark = Mark.read(data, key=self._key)
+        if self._ledger.hash_at(mark.row) != mark.row_hash:
+            keyfile.write(self._path, data)  # so that the next start knows it too
+            raise Behind(
+                f"expected the ledger that this partner last answered with, of {mark.row} rows or more, found an older "
+                f"or another one of {self._ledger.head().seq}",
+                hint="put the newest ledger.db back; without it nobody knows what was spent about the data, and it "
+                "can not be trained on",
+            )
+        if self._audit.hash_at(mark.line) != mark.line_hash and mark.line > self._audit.renewed_after():
+            keyfile.write(self._path, data)
+            raise Behind(
+                f"expected the audit log that this partner last answered with, of {mark.line} lines or more, found an "
+                f"older or another one of {self._audit.head()[0]}",
+                hint="put the newest audit.log back, or tacit-client audit renew DIR puts this one aside and begins "
+                "another",
+            )
+
+    def line(self) -> int:
+        """How many lines of the audit log the last mark kept here covers; 0 where there is none, or a foreign one."""
+        try:
+            return Mark.read(bytes(keyfile.read(self._path)), key=self._key).line if self._path.exists() else 0
+        except BadInput:
+            return 0
 
 
 def _foreign() -> BadInput:

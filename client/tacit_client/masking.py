@@ -18,7 +18,7 @@ from tacit.secagg.round import Party, Purpose, Round, Seen
 from tacit.secagg.states import Opened, Shared, State
 from tacit.wire import Ask, Invite, Letter
 
-__all__ = ["LIFE", "Standing", "advertise", "approve", "cover", "enter", "share", "unmask"]
+__all__ = ["LIFE", "Standing", "advertise", "announced", "approve", "cover", "enter", "share", "unmask"]
 
 LIFE = 600.0
 """Seconds from stage 0 to stage 1 after which a partner has forgotten the round: the time that a server and its
@@ -46,12 +46,8 @@ class Standing:
         return replace(self, state=None)
 
 
-def advertise(invite: Invite, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
-    """Stage 0. Raises BadInput or Abort: no such round, one that is over, another job's, or against the rules.
-
-    Guarantee: a partner takes part in a (run, attempt, round, purpose) once, and only in rising order, so that no
-    update of one round can be drawn into two sums.
-    """
+def announced(invite: Invite) -> Round:
+    """The round that `invite` opens. Raises Abort where there is none in it, or another job's."""
     try:
         new = Round.decode(invite.round)
     except Malformed as error:
@@ -59,6 +55,15 @@ def advertise(invite: Invite, standing: Standing, *, party: Party) -> tuple[Stan
     if new.job != invite.job.hash() or not invite.job.aggregation.secure:
         found = "expected a round of the secure job that comes with it, found another's"
         raise Abort(Stage.ADVERTISE, Reason.REQUEST, found)
+    return new
+
+
+def advertise(new: Round, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
+    """Stage 0. Raises BadInput or Abort: a round that is over, or against the rules.
+
+    Guarantee: a partner takes part in a (run, attempt, round, purpose) once, and only in rising order, so that no
+    update of one round can be drawn into two sums.
+    """
     seen = standing.seen.after(new)
     if seen is None:
         found = "expected a round after those taken part in, found one of them or an earlier one"

@@ -32,8 +32,8 @@ from tacit.wire import Refusal
 from tacit_client import peers, policy
 from tacit_client.app import Bench, Desk, Errand, make_client_app
 from tacit_client.audit import Audit
-from tacit_client.budget import Budget
 from tacit_client.data import Data, Fitted
+from tacit_client.holding import open_budget
 from tacit_client.keys import Keys
 from tacit_client.mark import Behind, Marks
 from tacit_client.masking import Standing
@@ -92,7 +92,7 @@ class Office:
         self.device = describe_device(self._torch_device)
         self._keys = Keys(folder.keys)
         self._key: Secret = self._keys.identity
-        self._budget = Budget(folder.ledger, partner=config.name, policy=config.policy)
+        self._budget = open_budget(folder)
         held.callback(self._budget.close)
         self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT))
         policy.check_delta(config.policy, examples=len(self._data))

@@ -120,6 +120,7 @@ class Ask:
         cohort: partners who are asked the same; the grid of updates depends on it.
         vector: the global model, float32 `[d]`.
         inbox: with secure aggregation, the shares that peers sealed for this partner (`tacit.secagg.messages.Inbox`).
+        commission: the server's signature under job and run (`tacit.commission`).
     """
 
     job: Job
@@ -129,6 +130,7 @@ class Ask:
     cohort: int
     vector: NDArray[np.float32]
     inbox: bytes | None = None
+    commission: bytes = b""
 
     def request(self) -> Digest:
         """Hash of what is asked, the same for every partner: masks are bound to it."""
@@ -145,14 +147,13 @@ class Ask:
             "cohort": self.cohort,
         }
         inbox = {} if self.inbox is None else {"inbox": _array(self.inbox)}
-        return Parcel({"model": self.vector, **inbox}, scalars)
+        return Parcel({"model": self.vector, "commission": _array(self.commission), **inbox}, scalars)
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Ask:
         sealed = "inbox" in parcel.arrays
-        parcel.only(
-            arrays={"model", *(["inbox"] if sealed else [])}, scalars={"job", "run", "round", "attempt", "cohort"}
-        )
+        arrays = {"model", "commission", *(["inbox"] if sealed else [])}
+        parcel.only(arrays=arrays, scalars={"job", "run", "round", "attempt", "cohort"})
         return cls(
             job=parse(Job, _object(parcel.text("job")), where="the job"),
             run=parcel.text("run"),
@@ -161,6 +162,7 @@ class Ask:
             cohort=parcel.integer("cohort"),
             vector=parcel.array("model", dtype="float32"),
             inbox=parcel.bytes("inbox") if sealed else None,
+            commission=parcel.bytes("commission"),
         )
 
 
@@ -192,18 +194,22 @@ class Invite:
     Attributes:
         job: so that the partner sees what the round is for.
         round: `tacit.secagg.round.Round`, encoded.
+        commission: the server's signature under job and run (`tacit.commission`).
     """
 
     job: Job
     round: bytes
+    commission: bytes = b""
 
     def pack(self) -> Parcel:
-        return Parcel({"round": _array(self.round)}, {"job": self.job.model_dump_json()})
+        arrays = {"round": _array(self.round), "commission": _array(self.commission)}
+        return Parcel(arrays, {"job": self.job.model_dump_json()})
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Invite:
-        parcel.only(arrays={"round"}, scalars={"job"})
-        return cls(parse(Job, _object(parcel.text("job")), where="the job"), parcel.bytes("round"))
+        parcel.only(arrays={"round", "commission"}, scalars={"job"})
+        job = parse(Job, _object(parcel.text("job")), where="the job")
+        return cls(job, parcel.bytes("round"), parcel.bytes("commission"))
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,8 +20,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import RunNotRunningException
 
+from tacit import commission
 from tacit import vector as vectors
 from tacit.errors import BadInput, TacitError
+from tacit.job import Job
+from tacit.link import keyfile
 from tacit.lock import take
 from tacit.privacy.randomness import Randomness
 from tacit.seal import read_key
@@ -122,8 +125,15 @@ def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[O
         check=_checker(Roster(folder.roster_path)),
         news=Changes(folder.flower_db).replies,
         tell=desk.tell,
+        commission=_commission(folder, made.job),
     )
     return output, made, federate(grid, setup, state), time.monotonic() - started
+
+
+def _commission(folder: Folder, job: Job) -> Callable[[str], bytes]:
+    """Signs the job for a run. Raises BadInput where the key can not be read."""
+    key = keyfile.read(folder.signing_key)
+    return lambda run: commission.sign(key, run=run, job=job)
 
 
 def _begin(output: Output, made: Plan, *, run: str) -> RunState:

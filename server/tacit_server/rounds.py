@@ -51,6 +51,7 @@ class Setup:
         check: what is known of the partner at a node; raises BadInput where it says something else of itself.
         tell: told what the run waits for, and nothing once it goes on.
         news: a cheap look at the answers that wait, as in `exchange`.
+        commission: the server's signature under the job and a run's id.
     """
 
     job: Job
@@ -64,6 +65,7 @@ class Setup:
     check: Callable[[int, Hello], None] = lambda node, hello: None
     tell: Callable[[str], None] = lambda text: None
     news: News = lambda: None
+    commission: Callable[[str], bytes] = lambda run: b""
 
     def timeout(self, *, working: bool) -> float:
         """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
@@ -94,7 +96,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
     number, started = state.round + 1, time.perf_counter()
     cohort = _choose(setup, roster, number)
 
-    ask = Ask(setup.job, state.run, number, state.attempt, len(cohort), state.vector)
+    ask = _ask(setup, state, number, cohort=len(cohort))
     replies = _train(grid, setup, ask, cohort, single=optimizer.single) if cohort else _nobody(setup.job, roster)
     trained = time.perf_counter()
 
@@ -177,6 +179,11 @@ def _refresh(grid: Grid, setup: Setup, roster: Roster) -> Roster:
             raise KeyboardInterrupt
 
 
+def _ask(setup: Setup, state: RunState, number: int, *, cohort: int) -> Ask:
+    commission = setup.commission(state.run)
+    return Ask(setup.job, state.run, number, state.attempt, cohort, state.vector, commission=commission)
+
+
 def _choose(setup: Setup, roster: Roster, number: int) -> Roster:
     """This round's cohort, drawn uniformly by name so that node numbers do not matter; empty if too few are there."""
     if len(roster) < setup.job.aggregation.min_cohort:
@@ -215,7 +222,7 @@ def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Scores | None:
 
 def _close(grid: Grid, setup: Setup, state: RunState, roster: Roster) -> RunState:
     """Ask every partner's ledger, so that a round whose reply was lost is counted too."""
-    ask = Ask(setup.job, state.run, max(state.round, 1), state.attempt, len(roster), state.vector)
+    ask = _ask(setup, state, max(state.round, 1), cohort=len(roster))
     events = dict(state.events)
     for name, parcel in _answers(grid, setup, ask, STATEMENT, roster):
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "statement":

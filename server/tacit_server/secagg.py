@@ -97,7 +97,7 @@ def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counte
 
 def _stages(cohort: Cohort, ask: Ask, new: Round, replies: Replies) -> server.Sum:
     started = time.perf_counter()
-    invite = Invite(ask.job, new.encode()).pack()
+    invite = Invite(ask.job, new.encode(), ask.commission).pack()
     adverts = _letters(cohort, new, replies, ADVERTISE, dict.fromkeys(range(len(new.members)), invite))
     admitted, roster = server.admit(new, adverts)
     _note(replies, new, admitted.rejected)

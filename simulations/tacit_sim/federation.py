@@ -12,6 +12,7 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from torch import nn
 
+from tacit import commission
 from tacit.data.examples import Examples
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
@@ -20,15 +21,17 @@ from tacit.models.check import check_independent
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
+from tacit.secagg.constants import KEY
+from tacit.secagg.keys import Secret, identity_of
 from tacit.tasks.table import find, parse_options
 from tacit.tasks.task import Encoded, Options, Task
-from tacit_client.app import Desk, make_client_app
-from tacit_client.ledger import Ledger
+from tacit_client.app import Bench, Desk, Errand, make_client_app
+from tacit_client.ledger import DataSet, Ledger
 from tacit_client.partner import Site
 from tacit_client.train import Shard, Trainer, pick_device
 from tacit_sim import known, partition
 from tacit_sim.faults import vanishing
-from tacit_sim.identity import party
+from tacit_sim.identity import party, server_key
 from tacit_sim.standing import keep, recall
 
 __all__ = ["Spec", "World", "build_network", "client_app", "prepare", "world"]
@@ -156,8 +159,7 @@ def client_app(spec: Spec) -> ClientApp:
         mods.append(vanishing(chance=chance, randomness=randomness, name=_partner, secure=secure))
     desk = Desk(
         name=_partner,
-        site=lambda context, asked: _site(spec, context, asked),
-        trainer=lambda asked: (_trainer(spec), world(spec.job, spec.data).options.classes),
+        admit=lambda context, errand: _admit(spec, context, errand),
         party=lambda context: party(job, _partner(context)),
         recall=recall,
         keep=keep,
@@ -165,16 +167,23 @@ def client_app(spec: Spec) -> ClientApp:
     return make_client_app(desk, mods=mods)
 
 
-def _site(spec: Spec, context: Context, asked: Job) -> Site:
+def _admit(spec: Spec, context: Context, errand: Errand) -> Bench:
     built = world(spec.job, spec.data)
-    if asked.hash() != built.job.hash():
+    server = identity_of(server_key(built.job))
+    commission.check(errand.commission, server=server, run=errand.run, job=errand.job)
+    if errand.job.hash() != built.job.hash():
         raise BadInput("expected the job that this simulation was started with, found another", hint="start it anew")
+    return Bench(_site(spec, context), _trainer(spec), built.options.classes)
+
+
+def _site(spec: Spec, context: Context) -> Site:
+    built = world(spec.job, spec.data)
     rows, held = built.parts[int(context.node_config["partition-id"])]
     return Site(
         name=_partner(context),
         train=Shard(built.train, rows),
         holdout=Shard(built.train, held),
-        ledger=_ledger(spec.ledger, _partner(context)),
+        ledger=_ledger(spec.ledger).of(_partner(context)),
         randomness=built.randomness,
     )
 
@@ -191,9 +200,10 @@ def _trainer(spec: Spec) -> Trainer:
     )
 
 
-@lru_cache(maxsize=1024)
-def _ledger(path: Path, partner: str) -> Ledger:
-    return Ledger(path, partner=partner, durable=False)
+@lru_cache(maxsize=1)
+def _ledger(path: Path) -> Ledger:
+    """Of all virtual partners; the key and the data set are nobody's."""
+    return Ledger(path, partner="nobody", key=Secret(bytes(KEY)), dataset=DataSet("0" * 64), durable=False)
 
 
 def _load(job: Job, data: Path | None) -> tuple[Examples, Examples]:

@@ -1,4 +1,4 @@
-"""Identity keys of virtual partners, each of whom has accepted all the others."""
+"""Identity keys of virtual partners, each of whom has accepted all the others, and of their server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tacit.privacy.randomness import Randomness
 from tacit.secagg.keys import PublicKey, Secret, identity_of
 from tacit.secagg.round import Party, Rules
 
-__all__ = ["party"]
+__all__ = ["party", "server_key"]
 
 
 def party(job: Job, name: str) -> Party:
@@ -20,6 +20,11 @@ def party(job: Job, name: str) -> Party:
     sim = job.simulation
     rules = Rules(peers=_peers(sim.seed, sim.partners), min_cohort=job.aggregation.min_cohort)
     return Party(name, _key(sim.seed, name), rules)
+
+
+def server_key(job: Job) -> Secret:
+    """What the simulated server signs with. Guarantee: none, as with `party`."""
+    return _key(job.simulation.seed, "server")
 
 
 @lru_cache(maxsize=4)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tacit import commission
 from tacit import vector as vectors
 from tacit.errors import JobFailed
 from tacit.evaluate import evaluate
@@ -26,6 +27,7 @@ from tacit_server.result import result
 from tacit_server.rounds import Setup
 from tacit_sim.engine import check_engine, run_inline, run_ray
 from tacit_sim.federation import Spec, World, build_network, client_app, prepare
+from tacit_sim.identity import server_key
 
 __all__ = ["simulate"]
 
@@ -77,6 +79,7 @@ def simulate(
         save=save,
         patience=float(len(world.parts)) if engine == "inline" else 1.0,
         stop=stop or threading.Event(),
+        commission=lambda run: commission.sign(server_key(world.job), run=run, job=world.job),
     )
     ended: list[RunState] = []
     run = {"inline": run_inline, "ray": run_ray}[engine]

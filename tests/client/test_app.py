@@ -23,6 +23,7 @@ from tacit.metrics import Counters
 from tacit.privacy.randomness import Randomness
 from tacit.secagg import server
 from tacit.secagg.graph import default_threshold
+from tacit.secagg.keys import Secret
 from tacit.secagg.round import Member, Party, Round
 from tacit.secagg.states import Done, Masked
 from tacit.tasks.task import Encoded
@@ -45,12 +46,14 @@ from tacit.wire import (
     Statement,
     Update,
 )
-from tacit_client.app import Desk, _without_paths, make_client_app
-from tacit_client.ledger import Ledger
+from tacit_client.app import Bench, Desk, _without_paths, make_client_app
+from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Shard, Trainer
 from tacit_sim.grid import InlineGrid
+
+KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 
 torch.set_num_threads(1)
 
@@ -77,8 +80,7 @@ class Federation:
     def __post_init__(self) -> None:
         desk = Desk(
             name=_name,
-            site=lambda context, job: self.site(_name(context)),
-            trainer=lambda job: (self._trainer(job), CLASSES),
+            admit=lambda context, errand: Bench(self.site(_name(context)), self._trainer(errand.job), CLASSES),
             party=lambda context: make_party(_name(context)),
             recall=lambda context: self.standings[_name(context)],
             keep=lambda context, standing: self.standings.__setitem__(_name(context), standing),
@@ -89,7 +91,7 @@ class Federation:
         generator = torch.Generator().manual_seed(NAMES.index(name))
         data = Encoded((torch.randn(N + 10, 4, generator=generator),), torch.arange(N + 10) % CLASSES)
         shards = Shard(data, torch.arange(N)), Shard(data, torch.arange(N, N + 10))
-        return Site(name, *shards, Ledger(self.ledger, partner=name), Randomness(3))
+        return Site(name, *shards, Ledger(self.ledger, partner=name, key=KEY, dataset=DATA), Randomness(3))
 
     def _trainer(self, job: Job) -> Trainer:
         if self.broken is not None:

@@ -27,10 +27,12 @@ from tacit.secagg.states import Advertised, Done, Masked, Shared
 from tacit.tasks.task import Encoded
 from tacit.wire import TRAINING_COUNTERS, Ask, Invite, Letter
 from tacit_client import masking
-from tacit_client.ledger import Ledger
+from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import LIFE, Standing
 from tacit_client.partner import Site, judge, take_part
 from tacit_client.train import Shard
+
+KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 
 N = 64
 CLASSES = 2
@@ -53,7 +55,7 @@ def site(tmp_path) -> Callable[[str], Site]:
 
     def make(name: str) -> Site:
         shard = Shard(data, torch.arange(N))
-        return Site(name, shard, shard, Ledger(tmp_path / "ledger.db", partner=name), Randomness(3))
+        return Site(name, shard, shard, Ledger(tmp_path / "ledger.db", partner=name, key=KEY, dataset=DATA), Randomness(3))
 
     return make
 
@@ -112,7 +114,8 @@ def test_scores_are_summed_the_same_way(circle, site):
 
 
 def _advertise(circle: Circle, new: Any, *, standing: Standing, job: Job | None = None) -> Standing:
-    return masking.advertise(Invite(job or circle.job, new.encode()), standing, party=circle.parties["p0"])[0]
+    announced = masking.announced(Invite(job or circle.job, new.encode()))
+    return masking.advertise(announced, standing, party=circle.parties["p0"])[0]
 
 
 def test_a_round_is_taken_part_in_once_and_only_upwards(circle):
@@ -174,7 +177,7 @@ def test_the_invitation_is_for_the_job_that_comes_with_it(circle, make_job):
 def test_bytes_that_are_no_round_are_refused(circle, change):
     invite = Invite(circle.job, change(open_round(circle.job).encode()))
     with _aborts(Stage.ADVERTISE, Reason.MALFORMED):
-        masking.advertise(invite, Standing(), party=circle.parties["p0"])
+        masking.announced(invite)
 
 
 def test_the_partners_own_rules_hold(circle):
@@ -372,8 +375,6 @@ def test_a_standing_shows_nothing_of_the_round(circle):
 
 
 def test_letters_name_their_sender(circle):
-    _, letter = masking.advertise(
-        Invite(circle.job, open_round(circle.job).encode()), Standing(), party=circle.parties["p2"]
-    )
+    _, letter = masking.advertise(open_round(circle.job), Standing(), party=circle.parties["p2"])
     assert isinstance(letter, Letter)
     assert letter.name == "p2"

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message
-from folders import change, make_folder, make_folders, write_csv, write_npz
+from folders import SIGNING, change, make_folder, make_folders, write_csv, write_npz
 
-from tacit import vector
+from tacit import commission, vector
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
@@ -134,7 +134,11 @@ class Federation:
         return Round(run, self.job.hash(), number, 1, purpose, members, default_threshold(3), *sizes)
 
     def ask(self, new: Round) -> Ask:
-        return Ask(self.job, new.run, new.number, new.attempt, len(NAMES), self.model)
+        signed = commission.sign(SIGNING, run=new.run, job=self.job)
+        return Ask(self.job, new.run, new.number, new.attempt, len(NAMES), self.model, commission=signed)
+
+    def invite(self, new: Round) -> Parcel:
+        return Invite(self.job, new.encode(), commission.sign(SIGNING, run=new.run, job=self.job)).pack()
 
     def send(self, kind: str, parcel: Parcel, *, to: str) -> Parcel:
         message = Message(to_records(parcel), NAMES.index(to) + 1, kind, group_id="1.1.x")
@@ -152,7 +156,7 @@ class Federation:
 
     def asks(self, new: Round) -> dict[str, Parcel]:
         """Stages 0 and 1; what each is then asked."""
-        admitted, roster = server.admit(new, self.letters(ADVERTISE, Invite(self.job, new.encode()).pack()))
+        admitted, roster = server.admit(new, self.letters(ADVERTISE, self.invite(new)))
         sent, ask = self.letters(SHARE, Letter("server", roster).pack()), self.ask(new)
         self.gathering, inboxes = server.route(admitted, sent, request=ask.request())
         return {NAMES[i]: replace(ask, inbox=inbox).pack() for i, inbox in inboxes.items()}
@@ -218,7 +222,7 @@ def test_noise_and_masks_do_not_come_from_a_seed(make) -> None:
 def _messages(federation: Federation) -> list[tuple[str, Parcel]]:
     """Every kind of message that carries a job."""
     new, ask = federation.open(), federation.ask(federation.open()).pack()
-    invite = Invite(federation.job, new.encode()).pack()
+    invite = federation.invite(new)
     return [(ADVERTISE, invite), (TRAIN, ask), (EVALUATE, ask), (STATEMENT, ask)]
 
 
@@ -261,16 +265,16 @@ def test_the_limit_counts_other_runs_and_leaves_room_for_the_rest_of_this_one(ma
         federation.whole(federation.open(number=number))
     federation.whole(federation.open(purpose="evaluate", number=2))  # costs nothing
     Statement.unpack(federation.send(STATEMENT, federation.ask(federation.open(number=2)).pack(), to="p0"))
-    invite = Invite(federation.job, federation.open(run="run-2").encode()).pack()
+    invite = federation.invite(federation.open(run="run-2"))
     assert "of which 0 would fit" in federation.refusal(ADVERTISE, invite)
     assert len(_ledger(federation, "p0")) == 2
 
 
 def test_the_server_can_not_get_past_the_limit_by_the_number_of_the_round(make) -> None:
     federation = make("training.rounds=3", epsilon_limit=0.5)
-    last = Invite(federation.job, federation.open(number=3).encode()).pack()
+    last = federation.invite(federation.open(number=3))
     assert "with 1 rounds more, of which 0 would fit" in federation.refusal(ADVERTISE, last)
-    beyond = Invite(federation.job, federation.open(number=4).encode()).pack()
+    beyond = federation.invite(federation.open(number=4))
     assert "expected a round from 1 to training.rounds 3, found 4" in federation.refusal(ADVERTISE, beyond)
 
 
@@ -278,7 +282,7 @@ def test_a_day_of_rounds(make) -> None:
     federation = make(max_rounds_per_day=1)
     federation.whole(federation.open())
     federation.whole(federation.open(purpose="evaluate"))
-    invite = Invite(federation.job, federation.open(number=2).encode()).pack()
+    invite = federation.invite(federation.open(number=2))
     assert "at most 1 rounds of training in 24 hours" in federation.refusal(ADVERTISE, invite)
 
 
@@ -332,7 +336,7 @@ def test_strangers_are_refused_until_they_are_accepted_by_hand(make) -> None:
     federation = make()
     folder = federation.folders["p0"]
     peers.remove(folder.peers, "p2")
-    invite = Invite(federation.job, federation.open().encode()).pack()
+    invite = federation.invite(federation.open())
     assert "expected at least 3 accepted partners" in federation.refusal(ADVERTISE, invite)
     peers.accept(folder.peers, "p2", roster=folder.roster)
     federation.whole(federation.open())  # without a restart

@@ -13,7 +13,6 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from scripted import D
 
-from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
 from tacit.privacy.randomness import Randomness
@@ -22,12 +21,14 @@ from tacit.secagg.keys import PublicKey, Secret, identity_of
 from tacit.secagg.round import Party, Rules
 from tacit.tasks.task import Encoded
 from tacit.wire import Parcel
-from tacit_client.app import Desk, make_client_app
-from tacit_client.ledger import Ledger
+from tacit_client.app import Bench, Desk, make_client_app
+from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Shard
 from tacit_sim.grid import InlineGrid
+
+KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 
 __all__ = ["Partners", "Sent"]
 
@@ -83,18 +84,17 @@ class Partners:
         peers = {f"p{i}": PublicKey(identity_of(_key(f"p{i}"))) for i in range(partners)}
         data = Encoded((torch.zeros(1, 1).expand(MOST, 1),), torch.zeros(1, dtype=torch.long).expand(MOST))
 
-        def site(context: Context, job: Job) -> Site:
+        def site(context: Context) -> Site:
             place = int(context.node_config["partition-id"])
             size = self.examples[place] if place < len(self.examples) else 64
             shards = Shard(data, torch.arange(size)), Shard(data, torch.arange(10 + place))
             return Site(
-                name(context), *shards, Ledger(self.ledger, partner=name(context), durable=False), Randomness(3)
+                name(context), *shards, Ledger(self.ledger, partner=name(context), key=KEY, dataset=DATA, durable=False), Randomness(3)
             )
 
         desk = Desk(
             name=name,
-            site=site,
-            trainer=lambda job: (_Trainer(), 2),
+            admit=lambda context, errand: Bench(site(context), _Trainer(), 2),
             party=lambda context: Party(name(context), _key(name(context)), Rules(peers, self.min_cohort)),
             recall=lambda context: self.standings.get(name(context), Standing()),
             keep=lambda context, standing: self.standings.__setitem__(name(context), standing),

@@ -14,13 +14,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from tacit import commission
 from tacit.errors import BadInput, JobFailed
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
+from tacit_client.app import Errand
 from tacit_sim import federation
 from tacit_sim.federation import Spec, build_network, prepare
 from tacit_sim.grid import InlineGrid
+from tacit_sim.identity import server_key
 from tacit_sim.simulation import simulate
 
 
@@ -35,7 +38,7 @@ def _prepare(job: Job, tmp_path: Path) -> federation.World:
 def _spent(out: Path) -> Counter[str]:
     """Rounds that each partner's ledger holds."""
     with closing(sqlite3.connect(out / "ledger.db")) as db:
-        return Counter(name for (name,) in db.execute("SELECT partner FROM entry WHERE state = 'reserved'"))
+        return Counter(name for (name,) in db.execute("SELECT partner FROM entry WHERE kind = 'reserved'"))
 
 
 def _history(out: Path) -> list[dict[str, Any]]:
@@ -72,9 +75,12 @@ def test_the_first_network_follows_from_the_seed_and_leaves_torchs_alone(make_jo
 
 def test_a_partner_serves_its_own_job_only(make_job, tmp_path):
     spec = Spec(job=make_job().model_dump_json(), data=None, ledger=tmp_path / "ledger.db")
-    prepare(spec)
+    key, other = server_key(prepare(spec).job), make_job("training.rounds=9")
+    signed = commission.sign(key, run="run", job=other)
     with pytest.raises(BadInput, match=r"^expected the job that this simulation was started with, found another$"):
-        federation._site(spec, None, make_job("training.rounds=9"))
+        federation._admit(spec, None, Errand("train", other, "run", 1, True, signed))
+    with pytest.raises(BadInput, match=r"^expected a job signed for this run with the server's key, found another"):
+        federation._admit(spec, None, Errand("train", other, "run-2", 1, True, signed))
 
 
 def test_a_grid_too_coarse_for_the_cohort_is_refused_before_anything_begins(make_job, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +17,14 @@ from tacit.job import Job, TrainingSection
 from tacit.link.records import to_parcel, to_records
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Randomness, Stream
+from tacit.secagg.keys import Secret
 from tacit.secagg.round import Party
 from tacit.tasks.image import IMAGE_CLASSIFICATION
 from tacit.tasks.task import Encoded
 from tacit.wire import TRAIN, Parcel, Refusal
-from tacit_client.app import Desk, make_client_app
-from tacit_client.ledger import Ledger
+from tacit_client.app import Bench, Desk, make_client_app
+from tacit_client.book import MEMORY
+from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Shard, Trainer
@@ -58,8 +59,9 @@ class Partners:
         self._sites = {party.name: _site(i, party.name) for i, party in parties.items()}
         desk = Desk(
             name=lambda context: self._party(context).name,
-            site=lambda context, job: self._sites[self._party(context).name],
-            trainer=lambda job: (self._trainer(job), _CLASSES),
+            admit=lambda context, errand: Bench(
+                self._sites[self._party(context).name], self._trainer(errand.job), _CLASSES
+            ),
             party=self._party,
             recall=lambda context: self.standings.get(self._party(context).name, Standing()),
             keep=lambda context, standing: self.standings.update({self._party(context).name: standing}),
@@ -146,5 +148,5 @@ def _site(position: int, name: str) -> Site:
     drawn = torch.Generator().manual_seed(position)
     rows = torch.arange(_EXAMPLES)
     data = Encoded((torch.randn(_EXAMPLES, _INPUTS, generator=drawn),), (rows * 7 + position) % _CLASSES)
-    ledger = Ledger(Path(":memory:"), partner=name, durable=False)
+    ledger = Ledger(MEMORY, partner=name, key=Secret(bytes(32)), dataset=DataSet("0" * 64), durable=False)
     return Site(name, Shard(data, rows), Shard(data, rows[:0]), ledger, Randomness(position))

@@ -1,0 +1,109 @@
+"""What a partner's office writes down about every message: a line in its log, and one in the audit log.
+
+The audit log is written before an answer leaves; where it can not be, nothing leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from tacit.errors import BadInput
+from tacit.terminal import plain
+from tacit_client.app import Errand
+from tacit_client.audit import Audit
+
+__all__ = ["Minutes"]
+
+_log = logging.getLogger(__name__)
+
+_RELEASES = {"train": "update-released", "evaluate": "sums-released", "statement": "statement-released"}
+_LONGEST = 2000  # letters of a reason, which may repeat words that the server chose
+_NAME = 200  # letters of a name
+
+
+class Minutes:
+    """Minutes of one office.
+
+    Args:
+        audit: where they are kept.
+
+    Attributes:
+        approved: the hash of the job that was granted for each run, over all processes of this partner.
+
+    Raises:
+        Broken: the audit log is not as it was written.
+    """
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._offered: set[tuple[str, str]] = set()
+        self.approved: dict[str, str] = {}
+        for entry in audit.entries():
+            if entry.event == "job-granted":
+                self.approved[entry.facts["run"]] = entry.facts["job"]
+
+    def write(self, event: str, facts: Mapping[str, Any]) -> None:
+        """A line of the audit log. Raises as `Audit.write`."""
+        self._audit.write(event, facts)
+
+    def offered(self, errand: Errand) -> None:
+        """A job is asked for, for the first time since this process began."""
+        if (named := (errand.run, errand.job.hash())) not in self._offered:
+            self._offered.add(named)
+            privacy, aggregation = errand.job.privacy, errand.job.aggregation
+            facts = {
+                "name": errand.job.name,
+                "task": _short(errand.job.task.kind),
+                "mechanism": privacy.mechanism,
+                "epsilon": privacy.epsilon,
+                "delta": privacy.delta,
+                "rounds": errand.job.training.rounds,
+                "local_steps": errand.job.training.local_steps,
+                "min_cohort": aggregation.min_cohort,
+                "secure": aggregation.secure,
+            }
+            self.write("job-offered", {**_named(errand), **facts})
+
+    def granted(self, errand: Errand, facts: Mapping[str, Any]) -> None:
+        """A job is granted, for the first time; `facts` are the numbers that it was granted with."""
+        if errand.run not in self.approved:
+            self.write("job-granted", {**_named(errand), **facts})
+            self.approved[errand.run] = errand.job.hash()
+
+    def refused(self, kind: str, errand: Errand | None, reason: str) -> None:
+        """A message is answered by a refusal. One that can not be kept is refused all the same."""
+        _log.warning("refused %s: %s", _what(kind, errand), plain(reason))
+        facts = {"asked": kind, "reason": plain(reason)[:_LONGEST]}
+        try:
+            self.write("refused", {**facts, **_named(errand), "round": None if errand is None else errand.round})
+        except BadInput as error:
+            _log.error("the refusal was not kept in the audit log: %s", error.message)
+
+    def released(self, kind: str, errand: Errand | None, *, row: int, seconds: float) -> None:
+        """An answer is about to leave.
+
+        Args:
+            row: the last of the ledger.
+            seconds: that the answer took.
+
+        Raises:
+            BadInput: the audit log can not be written; then the answer must not leave.
+        """
+        if errand is not None and (event := _RELEASES.get(kind)):
+            self.write(event, {**_named(errand), "round": errand.round, "ledger_row": row})
+        _log.info("answered %s in %.1f s", _what(kind, errand), seconds)
+
+
+def _named(errand: Errand | None) -> dict[str, Any]:
+    return {} if errand is None else {"run": _short(errand.run), "job": errand.job.hash()}
+
+
+def _what(kind: str, errand: Errand | None) -> str:
+    return plain(kind if errand is None else f"{kind}, round {errand.round} of run {_short(errand.run)}")
+
+
+def _short(text: str) -> str:
+    """The server chose these words; the run's id is 32 digits from an honest one."""
+    return plain(text)[:_NAME]
