@@ -1,4 +1,8 @@
-"""Per-example gradients, their norms, and their sum with each of them clipped."""
+"""Per-example gradients, their norms, and their sum with each of them clipped, or each person's mean of them.
+
+A person's gradients are averaged before they are clipped, as in DP-SGD with user-level sampling (Charles et al. 2024,
+arXiv:2407.07737v1): its influence is that of one vector, however many examples it gave.
+"""
 
 from __future__ import annotations
 
@@ -79,19 +83,60 @@ def whole(gradients: Gradients) -> Tensor:
     return gradients
 
 
-def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float) -> list[Tensor]:
-    """The sum over examples of each parameter's gradients, every example's scaled to a norm of at most `max_norm`.
+def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float, persons: Tensor | None = None) -> list[Tensor]:
+    """The sum over units of each parameter's gradients, every unit's scaled to a norm of at most `max_norm`.
 
-    An example's norm is that of all its gradients together.
+    Args:
+        gradients: one for each parameter.
+        max_norm: of a unit's gradients of all parameters together.
+        persons: int64 `[n]`, rising from 0 without a gap: whose each example is. The unit is then the person, whose
+            gradient is the mean of its examples'; None: the example.
 
-    Guarantee: no example moves the sums by more than `max_norm` in L2, whatever it and the model hold. Gradients that
-    leave the finite numbers count as zero there, or one example could show itself by a NaN.
+    Guarantee: no unit moves the sums by more than `max_norm` in L2, whatever it and the model hold. Gradients that
+    leave the finite numbers count as zero there, or one example could show itself by a NaN; they do so before a
+    person's are averaged, and touch nobody else's.
     """
     gradients = [_finite(found) for found in gradients]
+    if persons is not None and not _alone(persons):
+        gradients = [_finite(_means(found, persons)) for found in gradients]  # again: large numbers overflow in a mean
     norms = torch.stack([_norms(found) for found in gradients]).norm(dim=0)
     factors = (max_norm / (norms + _TINY)).clamp(max=1.0)
     factors = factors.nan_to_num(nan=0.0)  # a norm that is no number bounds nothing: that example counts as zero
     return [_weighted_sum(found, factors) for found in gradients]
+
+
+def _alone(persons: Tensor) -> bool:
+    """Whether every person gave one example only, so that examples are persons already."""
+    return len(persons) == 0 or int(persons[-1]) == len(persons) - 1
+
+
+def _means(gradients: Gradients, persons: Tensor) -> Gradients:
+    """Each person's mean over its examples, in place of them.
+
+    Guarantee: the mean itself is written out, and its norm taken of what is summed. The norm of a mean of `Outer`s
+    follows from products of the factors too, but where examples cancel rounding would make it too small.
+    """
+    counts = torch.bincount(persons)
+    if isinstance(gradients, Rows):
+        return _row_means(gradients, persons, counts)
+    shares = 1.0 / counts[persons]
+    if isinstance(gradients, Outer):
+        places = torch.arange(len(persons), device=persons.device) - (counts.cumsum(0) - counts)[persons]
+        left, right = (
+            factor.new_zeros(len(counts), int(counts.max()), factor.shape[1]).index_put_((persons, places), factor)
+            for factor in (gradients.left * shares.to(gradients.left.dtype).unsqueeze(1), gradients.right)
+        )
+        return left.transpose(1, 2) @ right
+    weighted = gradients * shares.to(gradients.dtype).view(-1, *[1] * (gradients.dim() - 1))
+    return gradients.new_zeros(len(counts), *gradients.shape[1:]).index_add_(0, persons, weighted)
+
+
+def _row_means(gradients: Rows, persons: Tensor, counts: Tensor) -> Rows:
+    owners, count = persons[gradients.examples], gradients.shape[1]
+    pairs, place = torch.unique(owners * count + gradients.rows, return_inverse=True)
+    weighted = gradients.values / counts[owners].unsqueeze(1)
+    values = weighted.new_zeros(len(pairs), weighted.shape[1]).index_add_(0, place, weighted)
+    return Rows(pairs // count, pairs % count, values, (len(counts), count))
 
 
 def _finite(gradients: Gradients) -> Gradients:
@@ -114,7 +159,7 @@ def _zeroed(tensor: Tensor) -> Tensor:
 
 
 def _norms(gradients: Gradients) -> Tensor:
-    """Each example's L2 norm, `[n]`."""
+    """Each unit's L2 norm, `[n]`."""
     if isinstance(gradients, Outer):
         return _lengths(gradients.left) * _lengths(gradients.right)
     if isinstance(gradients, Rows):

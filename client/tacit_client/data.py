@@ -6,6 +6,7 @@ count or path.
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import os
@@ -15,21 +16,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tacit.data import files
 from tacit.data.examples import Examples
+from tacit.data.fingerprint import fingerprint
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.privacy.events import EXAMPLE, check_person
+from tacit.seal import Lock
 from tacit.tasks.table import find, parse_options
 from tacit.tasks.task import Encoded, Options, Task
 from tacit_client.config import DataSection
+from tacit_client.persons import Persons, held_out, number
 from tacit_client.train import Shard
 
 __all__ = ["Data", "Fitted"]
 
 _log = logging.getLogger(__name__)
 
+_PSEUDONYMS = b"tacit/v1/pseudonym"  # what the key of pseudonyms is derived for
+
+_Indices = NDArray[np.int64]
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -56,26 +65,49 @@ class Data:
     Args:
         path: of the file or folder.
         section: how to read it.
-        key: of the split into training and held-out examples; the same over all starts.
+        key: of the split into training and held-out examples, and of pseudonyms; the same over all starts.
+        lock: opens the files that are sealed.
+
+    Attributes:
+        unit: what is protected: `example`, or the column that names the person.
+        units: how many of them there are.
+        fingerprint: of the content, 64 hexadecimal digits; the same whether sealed, renamed or neither.
 
     Raises:
         BadInput: the files can not be read or used; in full, for the partner's eyes.
 
-    Guarantee: writes nothing; no repr or message shows an example.
+    Guarantee: writes nothing; no repr or message shows an example. Nothing of a column in `drop` is kept, and of one in
+    `pseudonymise` only hashes under a key derived from `key`, which stays here.
     """
 
-    def __init__(self, path: Path, section: DataSection, *, key: bytes) -> None:
+    def __init__(self, path: Path, section: DataSection, *, key: bytes, lock: Lock | None = None) -> None:
         self._path, self._section, self._key = path, section, key
+        self.unit = EXAMPLE if section.unit is None else check_person(section.unit)
         before = _stamp(path) if path.exists() else ()
         self._examples = files.read(
-            path, format=section.format, input=section.input, label=section.label, image_size=section.image_size
+            path,
+            format=section.format,
+            input=section.input,
+            label=section.label,
+            columns=() if section.unit is None else (section.unit,),
+            image_size=section.image_size,
+            drop=section.drop,
+            pseudonymise=section.pseudonymise,
+            secret=hmac.digest(key, _PSEUDONYMS, "sha256"),
+            lock=lock,
         )
-        self._stamp = before
+        self._names = None if section.unit is None else self._examples.columns[section.unit].tolist()
+        self.units = len(self) if self._names is None else len(set(number(self._names).tolist()))
+        self.fingerprint = fingerprint(path, lock=lock, format=section.format, input=section.input, label=section.label)
+        self._stamp = before  # from before either was read: a change in between is noticed as one made later
         self._encoded: tuple[str, Encoded] | None = None
         self._fitted: tuple[str, Fitted] | None = None
 
     def __len__(self) -> int:
         return len(self._examples)
+
+    def __repr__(self) -> str:
+        return f"Data(n={len(self)}, unit={self.unit})"
 
     def fit(self, job: Job) -> Fitted:
         """The examples for `job`.
@@ -85,7 +117,8 @@ class Data:
                 know, data that does not fit its task, a task that is not installed here. For the server's eyes.
 
         Guarantee: the split depends on the number of examples, the job's `partner_holdout` and the key alone, so that
-        an example held out in one round is held out in all, and in all jobs with that share.
+        an example held out in one round is held out in all, and in all jobs with that share. With a unit it depends on
+        the persons' names instead of the number, and no person is on both sides.
         """
         self._check_unchanged()
         if self._fitted is None or self._fitted[0] != job.hash():
@@ -111,8 +144,22 @@ class Data:
             )
         options = parse_options(found.task, job.task.model, job.task.options)
         encoded = self._encode(job, found.task, options)
-        train, held = holdout(len(encoded), share=job.evaluation.partner_holdout, key=self._key)
-        return Fitted(found.task, options, _shard(encoded, train), _shard(encoded, held))
+        train, held = self._split(job.evaluation.partner_holdout)
+        shard = Shard(encoded, torch.from_numpy(train), self._persons(train))
+        return Fitted(found.task, options, shard, Shard(encoded, torch.from_numpy(held)))
+
+    def _split(self, share: float) -> tuple[_Indices, _Indices]:
+        """Examples to train on and those held out."""
+        if self._names is None:
+            return holdout(len(self), share=share, key=self._key)
+        held = held_out(self._names, share=share, key=self._key)
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def _persons(self, rows: _Indices) -> Persons | None:
+        """Whose the examples at `rows` are."""
+        if self._names is None:
+            return None
+        return Persons.of(number(self._names)[rows], unit=self.unit, most=self._section.max_per_unit)
 
     def _check_unchanged(self) -> None:
         try:
@@ -173,10 +220,6 @@ def _told(full: BadInput, short: BadInput) -> BadInput:
     """`short`, for the server, after `full` is in the partner's log."""
     _log.error("the data can not be used: %s; %s", full.message, full.hint)
     return short
-
-
-def _shard(encoded: Encoded, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Shard:
-    return Shard(encoded, torch.from_numpy(rows))
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -94,8 +94,8 @@ class Office:
         self._key: Secret = self._keys.identity
         self._budget = open_budget(folder)
         held.callback(self._budget.close)
-        self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT))
-        policy.check_delta(config.policy, examples=len(self._data))
+        self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT), lock=folder.data_lock)
+        policy.check_delta(config.policy, examples=self._data.units)
         self._lock = threading.Lock()
         self._standing = Standing()
         self._errand: Errand | None = None
@@ -189,7 +189,7 @@ class Office:
         ready = self._prepare(errand.job)
         fitted = ready.fitted
         if errand.trains:
-            planned = plan(errand.job, units=len(fitted.train)).event()
+            planned = plan(errand.job, units=fitted.train.units, unit=fitted.train.unit).event()
             self._budget.check(planned, rounds=_left(errand))
         self._minutes.granted(errand, {})
         site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness())

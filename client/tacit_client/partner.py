@@ -54,7 +54,8 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     opened = enter(ask, standing, purpose="train", counters=TRAINING_COUNTERS)
     job = ask.job
     ring = Ring(norm=job.aggregation.max_update_norm, partners=ask.cohort)
-    mechanism, examples = plan(job, units=len(site.train)), weight(job, units=len(site.train))
+    mechanism = plan(job, units=site.train.units, unit=site.train.unit)
+    counted = weight(job, units=site.train.units)
     release = Release(run=ask.run, round=ask.round, attempt=ask.attempt, event=mechanism.event())
     site.ledger.reserve(release)
     labels = (site.name, ask.round, ask.attempt)
@@ -69,10 +70,10 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
         noise=site.randomness.stream("noise", *labels),
     )
     milliseconds = round(1000 * (time.perf_counter() - started))
-    share, rounding = examples / job.aggregation.full_weight, site.randomness.stream("rounding", *labels)
+    share, rounding = counted / job.aggregation.full_weight, site.randomness.stream("rounding", *labels)
     update, clipped = ring.encode(delta, weight=share, rounding=rounding)
     site.ledger.confirm(release)
-    vector = MaskedVector(update, np.array([examples, clipped, milliseconds], dtype=np.uint64))
+    vector = MaskedVector(update, np.array([counted, clipped, milliseconds], dtype=np.uint64))
     standing, presence = cover(opened, ask, vector, standing)
     return standing, Update(site.name, vector, site.ledger.totals(run=ask.run), presence)
 

@@ -2,20 +2,19 @@
 
 DP-SGD as Abadi et al. 2016 (arXiv:1607.00133v2, Algorithm 1) with Poisson sampling: in every step each example is
 taken independently with the mechanism's rate, its gradient is clipped in L2, the clipped gradients are summed, noise
-is added once, and the sum is divided by the expected batch. Opacus makes the per-example gradients;
-sampling, clipping, noise and divisor are ours, from the one `Mechanism`.
+is added once, and the sum is divided by the expected batch. Where the shard knows persons, a person stands in an
+example's place: it is taken with that rate, gives some of its examples, and their mean gradient is clipped. Opacus
+makes the per-example gradients; sampling, clipping, noise and divisor are ours, from the one `Mechanism`.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
@@ -25,11 +24,14 @@ from tacit.evaluate import evaluate
 from tacit.job import TrainingSection
 from tacit.metrics import Counters
 from tacit.models.check import check_private
+from tacit.privacy.events import EXAMPLE
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Stream
 from tacit.tasks.task import Encoded, Task
-from tacit_client.clipping import Gradients, Outer, Rows, clipped_sums, whole
+from tacit_client.clipping import clipped_sums
+from tacit_client.gradients import PerExample
 from tacit_client.memory import keep_freed_memory
+from tacit_client.persons import Batch, Persons
 
 __all__ = ["Shard", "Trainer", "pick_device"]
 
@@ -44,16 +46,34 @@ class Shard:
     Attributes:
         data: the encoded data set.
         rows: int64 `[n]`, this partner's rows of it.
+        persons: whose they are, where persons are the unit of privacy; None: each example is a unit.
     """
 
     data: Encoded
     rows: torch.Tensor
+    persons: Persons | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __repr__(self) -> str:
         return f"Shard(n={len(self)})"
+
+    @property
+    def unit(self) -> str:
+        """What a step draws: `example`, or the column that names the person."""
+        return EXAMPLE if self.persons is None else self.persons.unit
+
+    @property
+    def units(self) -> int:
+        """How many of them there are."""
+        return len(self) if self.persons is None else len(self.persons)
+
+    def draw(self, sampling: Stream, *, rate: float) -> Batch:
+        """A step's examples: every unit is in it with chance `rate`, independently of all others."""
+        if self.persons is None:
+            return Batch(sampling.poisson_sample(len(self), rate=rate))
+        return self.persons.draw(sampling, rate=rate)
 
     def take(self, indices: NDArray[np.int64]) -> Encoded:
         """The examples at `indices` (int64 `[m]`) of this shard."""
@@ -68,7 +88,8 @@ class Trainer:
         task: gives the loss.
         private: whether gradients are taken per example.
         device: where to compute.
-        max_physical_batch: examples whose gradients are in memory at once; changes no result but rounding.
+        max_physical_batch: examples whose gradients are in memory at once, or one person's where it gives more; changes
+            no result but rounding.
 
     Raises:
         BadInput: a layer that mixes examples or has no per-example gradient.
@@ -84,7 +105,7 @@ class Trainer:
         self._task = task
         self._max_physical_batch = max_physical_batch
         # Wrapped once for the job: Opacus refuses, or doubles its hooks, on a second wrapping.
-        self._model = _PerExample(self.network, loss_reduction="sum") if private else self.network
+        self._model = PerExample(self.network, loss_reduction="sum") if private else self.network
 
     def train(
         self,
@@ -103,18 +124,24 @@ class Trainer:
             Trained minus global parameters, float32 `[d]`.
 
         Raises:
-            BadInput: a start of the wrong length, or training that leaves the finite numbers.
+            BadInput: a start of the wrong length, a mechanism for another unit, or training that leaves the finite
+                numbers.
 
         Guarantee: under `dp-sgd` the returned vector depends on the examples only through `mechanism.steps`
         Poisson-sampled Gaussian mechanisms with the mechanism's rate and noise multiplier; it satisfies what
-        `mechanism.event()` says.
+        `mechanism.event()` says, for the unit that it names.
         """
+        if mechanism.unit != shard.unit:
+            raise BadInput(
+                f"expected a mechanism for the unit {shard.unit}, found one for {mechanism.unit}",
+                hint="plan it for the data that is trained on",
+            )
         vectors.load(self.network, start)
         self._model.train()
         optimizer = _optimizer(self.network, training, learning_rate)
         private = _PrivateOptimizer(optimizer, mechanism=mechanism, noise=noise) if mechanism.private else None
         for _ in range(mechanism.steps):
-            batch = sampling.poisson_sample(len(shard), rate=mechanism.sampling_rate)
+            batch = shard.draw(sampling, rate=mechanism.sampling_rate)
             if private is None:
                 self._plain_step(optimizer, shard, batch, divisor=mechanism.expected_batch)
             else:
@@ -133,65 +160,29 @@ class Trainer:
         examples = shard.take(np.arange(len(shard)))
         return evaluate(self.network, examples, task=self._task, classes=classes, device=self.device)
 
-    def _private_step(self, optimizer: _PrivateOptimizer, shard: Shard, batch: NDArray[np.int64]) -> None:
+    def _private_step(self, optimizer: _PrivateOptimizer, shard: Shard, batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
-        for chunk in self._chunks(batch):
-            self._backward(shard, chunk)
-            optimizer.accumulate()
+        for chunk in batch.chunks(self._max_physical_batch):
+            self._losses(shard, chunk).sum().backward()  # type: ignore[no-untyped-call]  # torch's
+            persons = chunk.persons
+            optimizer.accumulate(persons=None if persons is None else torch.from_numpy(persons).to(self.device))
         optimizer.release()
 
-    def _plain_step(
-        self, optimizer: torch.optim.Optimizer, shard: Shard, batch: NDArray[np.int64], *, divisor: float
-    ) -> None:
+    def _plain_step(self, optimizer: torch.optim.Optimizer, shard: Shard, batch: Batch, *, divisor: float) -> None:
         optimizer.zero_grad(set_to_none=True)
-        for chunk in self._chunks(batch):
-            self._backward(shard, chunk)
+        for chunk in batch.chunks(self._max_physical_batch):
+            losses = self._losses(shard, chunk)
+            if chunk.persons is not None:  # a person counts as much without a mechanism as with one
+                losses = losses / torch.from_numpy(np.bincount(chunk.persons)[chunk.persons]).to(losses)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's
         for parameter in self.network.parameters():
             if parameter.grad is not None:
                 parameter.grad /= divisor
         optimizer.step()
 
-    def _backward(self, shard: Shard, indices: NDArray[np.int64]) -> None:
-        examples = shard.take(indices).to(self.device)
-        self._task.loss(self._model(*examples.inputs), examples.targets).sum().backward()  # type: ignore[no-untyped-call]  # torch's
-
-    def _chunks(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        size = self._max_physical_batch
-        return [batch[start : start + size] for start in range(0, len(batch), size)]
-
-
-class _PerExample(GradSampleModule):  # type: ignore[misc]  # opacus ships no types
-    """Opacus's per-example gradients, handed over without its copy into a zeroed buffer.
-
-    That copy serves packed sequences, whose layers see batches of several sizes; no layer that `check_private`
-    accepts makes such batches. The weight of a linear layer that sees one row an example gets an `Outer`, that of an
-    embedding `Rows`.
-    """
-
-    def capture_backprops_hook(
-        self, module: nn.Module, _inputs: Any, outputs: Any, loss_reduction: str, batch_first: bool
-    ) -> None:
-        """Called by torch in the backward pass of every layer with parameters."""
-        activations, backprops = self.rearrange_grad_samples(
-            module=module, backprops=outputs[0].detach(), loss_reduction=loss_reduction, batch_first=batch_first
-        )
-        del module.max_batch_len
-        # Opacus's convolutions read their input by strides and take it to be contiguous; ours is channels-last.
-        activations = [tensor.contiguous() for tensor in activations]
-        for parameter, gradients in self._gradients(module, activations, backprops):
-            before = parameter.grad_sample  # not None where the network uses the layer twice
-            parameter.grad_sample = gradients if before is None else whole(before) + whole(gradients)
-
-    def _gradients(
-        self, module: nn.Module, activations: list[Tensor], backprops: Tensor
-    ) -> list[tuple[Any, Gradients]]:
-        """Each trainable parameter of the layer, on which Opacus hangs attributes that torch's types lack."""
-        if isinstance(module, nn.Embedding) and backprops.dim() == 3:
-            return [(module.weight, Rows.of(activations[0], backprops, count=module.num_embeddings))]
-        if not isinstance(module, nn.Linear) or backprops.dim() != 2:
-            return list(self.GRAD_SAMPLERS[type(module)](module, activations, backprops).items())
-        both = ((module.weight, Outer(backprops, activations[0])), (module.bias, backprops))
-        return [(p, found) for p, found in both if p is not None and p.requires_grad]
+    def _losses(self, shard: Shard, chunk: Batch) -> Tensor:
+        examples = shard.take(chunk.rows).to(self.device)
+        return self._task.loss(self._model(*examples.inputs), examples.targets)
 
 
 class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
@@ -211,10 +202,13 @@ class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no t
         self._mechanism = mechanism
         self._noise = noise
 
-    def accumulate(self) -> None:
-        """Clip the per-example gradients of one physical batch, add them up and let go of them.
+    def accumulate(self, *, persons: Tensor | None = None) -> None:
+        """Clip the gradients of one physical batch, each example's or each person's, add them up and let go of them.
 
-        Guarantee: no example moves the sum by more than `mechanism.max_grad_norm`, whatever it and the model hold:
+        Args:
+            persons: as for `clipped_sums`; all examples of theirs in this step are in this physical batch.
+
+        Guarantee: no unit moves the sum by more than `mechanism.max_grad_norm`, whatever it and the model hold:
         gradients that leave the finite numbers count as zero there, or one example could show itself by a NaN.
 
         Raises:
@@ -227,7 +221,7 @@ class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no t
                     hint="remove that layer, or set requires_grad=False on it",
                 )
         gradients = [parameter.grad_sample for parameter in self.params]
-        sums = clipped_sums(gradients, max_norm=self._mechanism.max_grad_norm)
+        sums = clipped_sums(gradients, max_norm=self._mechanism.max_grad_norm, persons=persons)
         for parameter, clipped in zip(self.params, sums, strict=True):
             parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
         for parameter in self.params:

@@ -19,7 +19,8 @@ from tacit.errors import BadInput
 from tacit.models import CnnOptions, TransformerOptions, build_cnn, build_transformer
 from tacit.privacy.mechanism import Mechanism
 from tacit.tasks.task import Encoded
-from tacit_client.train import Shard, Trainer, _PerExample, pick_device
+from tacit_client.gradients import PerExample
+from tacit_client.train import Shard, Trainer, pick_device
 
 torch.set_num_threads(1)
 
@@ -111,7 +112,7 @@ def test_convolutions_give_right_gradients_in_channels_last():
     network = _network("cnn").to(memory_format=torch.channels_last)
     plain = copy.deepcopy(network)
     data = DATA["cnn"]
-    TASK.loss(_PerExample(network, loss_reduction="sum")(*data.inputs), data.targets).sum().backward()
+    TASK.loss(PerExample(network, loss_reduction="sum")(*data.inputs), data.targets).sum().backward()
     compared = 0
     for i in range(len(data)):
         one = data.take(torch.tensor([i]))

@@ -12,18 +12,40 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tacit.check import parse
+from tacit.errors import BadInput
 
-__all__ = ["EXAMPLE", "Event", "merge"]
+__all__ = ["EXAMPLE", "Event", "check_person", "merge"]
 
 EXAMPLE = "example"
 """The unit where every row is protected by itself."""
 
+_LONGEST = 64  # characters of a unit's name
 
-def _printable(unit: str) -> str:
-    # It goes to other machines, into logs and reports: no line of its own, nothing that can not be seen.
-    if not unit.isprintable() or not unit.strip():
-        raise ValueError("a name of visible characters")
+
+def _visible(unit: str) -> bool:
+    """It goes to other machines, into logs and reports: no line of its own, nothing that can not be seen."""
+    return unit.isprintable() and bool(unit.strip()) and len(unit) <= _LONGEST
+
+
+def _checked(unit: str) -> str:
+    if not _visible(unit):
+        raise ValueError(f"expected 1 to {_LONGEST} visible characters")
     return unit
+
+
+def check_person(column: str) -> str:
+    """The name of a column of persons, to be an event's unit.
+
+    Raises:
+        BadInput: a name that is empty, too long or can not be seen, or `example`, which says that rows are protected.
+    """
+    if column == EXAMPLE or not _visible(column):
+        raise BadInput(
+            f"expected a column of persons named by 1 to {_LONGEST} visible characters other than {EXAMPLE}, "
+            f"found {column!r} as data.unit",
+            hint="rename the column",
+        )
+    return column
 
 
 class Event(BaseModel):
@@ -46,7 +68,7 @@ class Event(BaseModel):
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     noise_multiplier: Annotated[float, Field(ge=0.0)]
     steps: Annotated[int, Field(gt=0)]
-    unit: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] = EXAMPLE
+    unit: Annotated[str, AfterValidator(_checked)] = EXAMPLE
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Event:

@@ -88,6 +88,26 @@ class Stream:
         """`k` of the numbers below `n`, without replacement, uniformly, in rising order."""
         return np.sort(np.argsort(self.words(n), kind="stable")[:k])
 
+    def choose_each(self, sizes: NDArray[np.int64], *, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each of several groups `k` members, or all where it has fewer, without replacement.
+
+        Args:
+            sizes: int64 `[g]`, members of each group.
+            k: at least 1.
+
+        Returns:
+            (group, member): int64 `[m]` each, the second from 0 to below the group's size, both in rising order.
+
+        Guarantee: every choice of a group's members has one chance, independently of the other groups. Members are
+        ranked by random words of 64 bits, so nothing is divided and no member favoured; two equal words, which alone
+        would favour the earlier, come in a group of n with a chance below n^2 / 2^65.
+        """
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        first = np.repeat(np.cumsum(sizes) - sizes, sizes)  # where each member's group begins
+        order = np.lexsort((self.words(len(group)), group))
+        taken = np.sort(order[np.arange(len(group)) - first < k])
+        return group[taken], taken - first[taken]
+
     def poisson_sample(self, n: int, *, rate: float) -> NDArray[np.int64]:
         """Indices below `n`, each taken independently with probability `rate`.
 
