@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 # The module of each command. It is imported where the command is given, so that a small one starts small.
 _COMMANDS = {
+    "audit": "tacit_client.commands_audit",
     "budget": "tacit_client.commands_budget",
     "join": "tacit_client.commands_join",
     "peers": "tacit_client.commands_peers",

@@ -20,7 +20,7 @@ from tacit.secagg.keys import Secret, derive
 from tacit_client.audit import Audit
 from tacit_client.ledger import Ledger
 
-__all__ = ["Behind", "Mark", "Marks"]
+__all__ = ["Behind", "Mark", "Marks", "check_ledger", "check_log", "kept"]
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Marks:
         return made
 
     def check_own(self) -> None:
-        """Compare with the last mark kept here, if there is one. Raises Behind."""
+        """Compare with the last mark kept here, if there is one. Raises as `check`."""
         if self._path.exists():
             self.check(bytes(keyfile.read(self._path)))
 
@@ -112,29 +112,42 @@ class Marks:
         if not data:
             return
         mark = Mark.read(data, key=self._key)
-        if self._ledger.hash_at(mark.row) != mark.row_hash:
-            keyfile.write(self._path, data)  # so that the next start knows it too
-            raise Behind(
-                f"expected the ledger that this partner last answered with, of {mark.row} rows or more, found an older "
-                f"or another one of {self._ledger.head().seq}",
-                hint="put the newest ledger.db back; without it nobody knows what was spent about the data, and it "
-                "can not be trained on",
-            )
-        if self._audit.hash_at(mark.line) != mark.line_hash and mark.line > self._audit.renewed_after():
-            keyfile.write(self._path, data)
-            raise Behind(
-                f"expected the audit log that this partner last answered with, of {mark.line} lines or more, found an "
-                f"older or another one of {self._audit.head()[0]}",
-                hint="put the newest audit.log back, or tacit-client audit renew DIR puts this one aside and begins "
-                "another",
-            )
-
-    def line(self) -> int:
-        """How many lines of the audit log the last mark kept here covers; 0 where there is none, or a foreign one."""
         try:
-            return Mark.read(bytes(keyfile.read(self._path)), key=self._key).line if self._path.exists() else 0
-        except BadInput:
-            return 0
+            check_ledger(mark, self._ledger)
+            check_log(mark, self._audit)
+        except Behind:
+            keyfile.write(self._path, data)  # so that the next start knows it too
+            raise
+
+
+def kept(path: Path, *, secret: Secret) -> Mark | None:
+    """The mark that `Marks` keeps at `path` for the partner with this ledger key; None where there is none.
+
+    Raises:
+        BadInput: another's, or a damaged one.
+    """
+    return Mark.read(bytes(keyfile.read(path)), key=derive(secret, _KEY)) if path.exists() else None
+
+
+def check_ledger(mark: Mark, ledger: Ledger) -> None:
+    """Raises Behind where `ledger` lacks what `mark` covers."""
+    if ledger.hash_at(mark.row) != mark.row_hash:
+        raise Behind(
+            f"expected the ledger that this partner last answered with, of {mark.row} rows or more, found an older or "
+            f"another one of {ledger.head().seq}",
+            hint="put the newest ledger.db back; without it nobody knows what was spent about the data, and it can not "
+            "be trained on",
+        )
+
+
+def check_log(mark: Mark, audit: Audit) -> None:
+    """Raises Behind where `audit` lacks what `mark` covers, and does not say that it took a broken log's place."""
+    if audit.hash_at(mark.line) != mark.line_hash and mark.line > audit.renewed_after():
+        raise Behind(
+            f"expected the audit log that this partner last answered with, of {mark.line} lines or more, found an older "
+            f"or another one of {audit.head()[0]}",
+            hint="put the newest audit.log back, or tacit-client audit renew DIR puts this one aside and begins another",
+        )
 
 
 def _foreign() -> BadInput:

@@ -6,19 +6,21 @@ The audit log is written before an answer leaves; where it can not be, nothing l
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tacit.errors import BadInput
 from tacit.terminal import plain
 from tacit_client.app import Errand
 from tacit_client.audit import Audit
+from tacit_client.config import SiteConfig
 
 __all__ = ["Minutes"]
 
 _log = logging.getLogger(__name__)
 
 _RELEASES = {"train": "update-released", "evaluate": "sums-released", "statement": "statement-released"}
+_CONFIGURED = "configuration-changed"
 _LONGEST = 2000  # letters of a reason, which may repeat words that the server chose
 _NAME = 200  # letters of a name
 
@@ -39,14 +41,26 @@ class Minutes:
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         self._offered: set[tuple[str, str]] = set()
+        self._known: dict[str, Any] = {}
         self.approved: dict[str, str] = {}
         for entry in audit.entries():
             if entry.event == "job-granted":
                 self.approved[entry.facts["run"]] = entry.facts["job"]
+            if entry.event == _CONFIGURED:
+                self._known = entry.facts["now"]
 
     def write(self, event: str, facts: Mapping[str, Any]) -> None:
         """A line of the audit log. Raises as `Audit.write`."""
         self._audit.write(event, facts)
+
+    def started(self, config: SiteConfig, *, version: str) -> None:
+        """The process begins with `config`; what was changed in it since the last time is said key by key."""
+        now = dict(_flat(config.model_dump(mode="json")))
+        changed = {key: [self._known.get(key), now.get(key)] for key in sorted(self._known.keys() | now.keys())}
+        changed = {key: pair for key, pair in changed.items() if pair[0] != pair[1]}
+        self.write("started", {"version": version})
+        if changed:
+            self.write(_CONFIGURED, {"changed": changed if self._known else {}, "now": now})
 
     def offered(self, errand: Errand) -> None:
         """A job is asked for, for the first time since this process began."""
@@ -94,6 +108,14 @@ class Minutes:
         if errand is not None and (event := _RELEASES.get(kind)):
             self.write(event, {**_named(errand), "round": errand.round, "ledger_row": row})
         _log.info("answered %s in %.1f s", _what(kind, errand), seconds)
+
+
+def _flat(tree: Mapping[str, Any], *, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, above=f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _named(errand: Errand | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Self
 
 import numpy as np
@@ -104,6 +105,7 @@ class Office:
         self._minutes = Minutes(audit)
         self._marks = Marks(folder.mark, secret=self._keys.ledger, ledger=self._budget, audit=audit)
         self._marks.check_own()
+        self._minutes.started(config, version=version("tacit"))
         _log.info("read %d examples; computing on %s", len(self._data), self.device)
 
     def __enter__(self) -> Self:
