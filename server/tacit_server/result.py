@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
+from tacit.privacy.events import EXAMPLE, Event
 from tacit_server.checkpoint import RunState
 
 __all__ = ["result"]
 
 _SCHEMA = 1
+_MIXED = "mixed"
 # Whom a mechanism's guarantee holds against; the evaluation counts of held-out examples are outside it.
 _HOLDS_AGAINST = {"none": [], "dp-sgd": ["server", "other partners", "outsiders"]}
 
@@ -41,6 +43,7 @@ def result(
         wall_s: seconds of this attempt.
 
     Guarantee: epsilon is the worst partner's, composed over every event of the run; without a mechanism it is null.
+    `unit` is what every partner's events protect, or `mixed`, and then each partner's epsilon is about its own unit.
     """
     done = [line for line in state.history if line["status"] == "done"]
     return {
@@ -79,9 +82,11 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
     found = {} if delta is None else {n: epsilon(events, delta=delta) for n, events in state.events.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in found.items()}
     worst = max(found.values(), default=0.0)
+    units = {} if mechanism == "none" else {name: _unit(events) for name, events in state.events.items() if events}
     return {
         "mechanism": mechanism,
-        "unit": None if mechanism == "none" else "example",
+        "unit": None if mechanism == "none" else _common(units.values()),
+        "unit_by_partner": units,
         "adjacency": None if mechanism == "none" else "add-remove",
         "delta": delta,
         "epsilon_target": job.privacy.epsilon,
@@ -95,6 +100,16 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
         "secure_noise": secure_noise,
         "holds_against": _HOLDS_AGAINST[mechanism],
     }
+
+
+def _unit(events: Iterable[Event]) -> str:
+    """What all of `events` protect, or `mixed`."""
+    return _common(event.unit for event in events)
+
+
+def _common(units: Iterable[str]) -> str:
+    found = set(units) or {EXAMPLE}
+    return found.pop() if len(found) == 1 else _MIXED
 
 
 def _last(state: RunState, key: str) -> dict[str, Any] | None:

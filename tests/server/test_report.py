@@ -149,6 +149,7 @@ def test_user_text_is_escaped(tmp_path):
     result["name"] = result["data"]["dataset"] = result["engine"] = nasty
     result["data"]["classes"] = [nasty, "1"]
     result["privacy"]["unit"] = result["privacy"]["adjacency"] = nasty
+    result["privacy"]["unit_by_partner"] = {nasty: nasty}
     result["privacy"]["holds_against"] = [nasty]
     history[5]["refusals"] = {nasty: nasty}
     for line in history:
@@ -205,6 +206,10 @@ def test_noise_from_a_seed_protects_nobody(words, mechanism):
         ({"mechanism": "distributed-dp-sgd", "secure": False}, "It holds against: other partners,"),
         ({"unit": "example"}, "A person with k examples is protected less"),
         ({"unit": "person"}, "The unit is one person with all the examples of theirs that are used."),
+        ({"unit": "patient_id"}, "one person, as the column patient_id names them, with all the examples of theirs"),
+        ({"unit": "patient_id"}, "how much any person of a partner can have changed"),
+        ({"unit": "mixed"}, "The unit is one unit of one partner, which the table of partners names."),
+        ({"unit_by_partner": {"partner-0": "patient_id"}}, "600 patient_id 2.99 "),
         ({"unit": "client"}, "one partner with all its examples more or less"),
         ({"adjacency": "replace"}, "with that one replaced by another"),
         ({}, "the guarantee for training does not cover them"),

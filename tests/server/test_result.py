@@ -101,9 +101,27 @@ def test_one_unprotected_release_takes_the_number_away(make_job):
 def test_without_a_mechanism_no_number_is_claimed(make_job):
     found = _result(make_job("privacy={mechanism='none'}"), events={"a": (PLAIN,)})["privacy"]
     assert found["mechanism"] == "none"
+    assert found["unit_by_partner"] == {}
     nulls = ("unit", "adjacency", "delta", "epsilon_target", "epsilon", "accountant")
     assert [found[key] for key in nulls] == [None] * 6
     assert (found["epsilon_by_partner"], found["holds_against"]) == ({}, [])
+
+
+def test_the_unit_is_that_of_the_events(make_job):
+    patient, other = (EVENT.model_copy(update={"unit": unit}) for unit in ("patient_id", "pid"))
+    for events, common, each in (
+        ({"a": (EVENT,), "b": (MORE, EVENT)}, "example", {"a": "example", "b": "example"}),
+        ({"a": (patient, patient), "b": (patient,), "c": ()}, "patient_id", {"a": "patient_id", "b": "patient_id"}),
+        ({"a": (patient,), "b": (other,)}, "mixed", {"a": "patient_id", "b": "pid"}),
+        ({"a": (patient, EVENT), "b": (EVENT,)}, "mixed", {"a": "mixed", "b": "example"}),
+        ({}, "example", {}),
+    ):
+        found = _result(make_job(), events=events)["privacy"]
+        assert (found["unit"], found["unit_by_partner"]) == (common, each)
+        assert [e["unit"] for e in found["events_by_partner"].get("a", [])] == [e.unit for e in events.get("a", ())]
+        whole = each.get("a") != "mixed"
+        assert (found["epsilon_by_partner"].get("a", 0.0) is not None) == whole
+        assert (found["epsilon"] is not None) == whole  # no number where no promise holds for all that was released
 
 
 @pytest.mark.parametrize("secure", [True, False])
