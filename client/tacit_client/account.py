@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tacit.privacy.events import Event
-from tacit_client.budget import Budget, Spell
+from tacit.privacy.events import Event, merge
+from tacit_client.book import Book
 from tacit_client.config import PolicySection
+from tacit_client.keys import Keys
 from tacit_client.policy import cost
 from tacit_client.site import Folder
+from tacit_client.tally import Spell
 
 __all__ = ["account", "words"]
 
@@ -31,9 +34,10 @@ def account(folder: Folder) -> dict[str, Any]:
     events: tuple[Event, ...] = ()
     spells: tuple[Spell, ...] = ()
     if folder.ledger.exists():  # looking at an account opens none
-        budget = Budget(folder.ledger, partner=folder.config.name, policy=policy)
-        events, spells = budget.spent, budget.spells()
-        budget.close()
+        book = Book(folder.ledger, key=Keys(folder.keys).ledger, clock=time.time, writable=False)
+        tally = book.tally()
+        events, spells = merge(event for spell in tally.spells() for event in spell.events), tally.spells()
+        book.close()
     spent = cost(policy, events)
     return {
         "name": folder.config.name,

@@ -1,139 +1,165 @@
-"""What a partner's data has been used for: an append-only file of accounting events.
+"""What a partner's data has been used for: accounting events, authenticated, that are only ever added to.
 
 A reservation is written and synced to disk before any noise is drawn; a second row confirms that the round was
 finished. A crash between the two leaves the cost counted. Epsilon is never stored: it is computed from the events.
+Format, and what is noticed and what is not: `tacit/spec/ledger.md`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-import sqlite3
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tacit.errors import BadInput
-from tacit.link import keyfile
-from tacit.privacy.events import Event, merge
+from tacit.privacy.events import Event
+from tacit.secagg.keys import Secret
+from tacit_client.book import Book, Tampered
+from tacit_client.chain import Head, Row
+from tacit_client.tally import DataSet, Tally
 
-__all__ = ["Ledger", "Release"]
+__all__ = ["DataSet", "Head", "Ledger", "Release", "Tampered"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entry (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    partner TEXT NOT NULL,
-    run TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'confirmed')),
-    event TEXT NOT NULL
-) STRICT
-"""
-
-
-_PATIENCE = 60.0  # seconds to wait for others who write
+_ACCEPT = "if the same people are in it: tacit-client data DIR accept; if others are: add --new-people"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One round of one run, as the ledger knows it."""
+    """One round of one run, as the ledger knows it.
+
+    Attributes:
+        run: its id.
+        round: number.
+        attempt: at the run.
+        event: what is released.
+        job: SHA-256 of the job in hex, or "" where nobody noted it.
+    """
 
     run: str
     round: int
     attempt: int
     event: Event
+    job: str = ""
 
 
 class Ledger:
-    """The ledger of one partner.
+    """The ledger of one partner over one data set.
 
     Args:
         path: the SQLite file; made if missing. Several partners of a simulation may share one.
-        partner: whose rows are read and written.
+        partner: whose rows are written, and read by `events` and `totals`.
+        key: the partner's ledger key.
+        dataset: what the releases will be about. The first of a new ledger is taken as it is.
         durable: False leaves syncing to the operating system: enough for virtual partners, whose data is nobody's
             secret, and too little for a real one.
+        clock: seconds since 1970.
 
-    Guarantee: `events` holds every release that `reserve` returned for, whatever happened afterwards.
+    Guarantee: `events` holds every release that `reserve` returned for, whatever happened afterwards, or opening the
+    ledger raises. 100,000 rows are verified in about two seconds.
 
     Raises:
-        BadInput: a file that is no ledger, or can not be written.
+        Tampered: a ledger that is not as this partner's processes left it.
+        BadInput: a file that is no ledger, or can not be written; a data set that is not the one, or not the unit,
+            that was accepted.
     """
 
-    def __init__(self, path: Path, *, partner: str, durable: bool = True) -> None:
-        self._path = path
-        self._partner = partner
-        with suppress(BadInput):  # SQLite says why it can not be written
-            keyfile.reserve(path)  # what it says of the data is for its owner alone
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
-            self._switch_to_wal()
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-            self._db.execute(_SCHEMA)
-        except sqlite3.Error as error:
-            raise self._bad(error) from None
+    def __init__(
+        self,
+        path: Path,
+        *,
+        partner: str,
+        key: Secret,
+        dataset: DataSet,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.partner = partner
+        self.dataset = dataset
+        self._book = Book(path, key=key, clock=clock, durable=durable)
+        with ExitStack() as held:
+            held.callback(self._book.close)
+            self._book.append(self._admit)
+            held.pop_all()
 
-    def _switch_to_wal(self) -> None:
-        """Processes that switch a new file at the same moment block each other, and SQLite then does not wait."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
+    def of(self, partner: str) -> Ledger:
+        """The same file for another virtual partner: verified once, not once for each."""
+        other = copy.copy(self)
+        other.partner = partner
+        return other
 
     def reserve(self, release: Release) -> None:
-        """Count `release` as spent, from now on and for ever. Raises BadInput where it can not be written."""
-        self._write(release, "reserved")
+        """Count `release` as spent, from now on and for ever.
+
+        Raises:
+            Tampered: another changed the file.
+            BadInput: it can not be written, or the release is about another unit than the data set's.
+        """
+        self._book.append(lambda _: self._entry("reserved", release))
 
     def confirm(self, release: Release) -> None:
-        """Note that the round of `release` was finished. Changes no cost."""
-        self._write(release, "confirmed")
+        """Note that the round of `release` was finished. Changes no cost. Raises as `reserve`."""
+        self._book.append(lambda _: self._entry("confirmed", release))
 
     def events(self, *, run: str | None = None) -> tuple[Event, ...]:
-        """Every event reserved, oldest first; of one run only where `run` is given."""
-        query = "SELECT event FROM entry WHERE partner = ? AND state = 'reserved' AND (? IS NULL OR run = ?)"
-        try:
-            rows = self._db.execute(query + " ORDER BY seq", (self._partner, run, run)).fetchall()
-        except sqlite3.Error as error:
-            raise self._bad(error) from None
-        return tuple(self._read(text) for (text,) in rows)
+        """Every event reserved, oldest first; of one run only where `run` is given. Raises Tampered, BadInput."""
+        return self._book.tally().events(partner=self.partner, run=run)
 
     def totals(self, *, run: str) -> tuple[Event, ...]:
-        """The same as `merge(events(run=run))`, added up by the database: a long run costs no more than a short one."""
-        query = "SELECT event, COUNT(*) FROM entry WHERE partner = ? AND state = 'reserved' AND run = ?"
-        try:
-            rows = self._db.execute(query + " GROUP BY event ORDER BY MIN(seq)", (self._partner, run)).fetchall()
-        except sqlite3.Error as error:
-            raise self._bad(error) from None
-        found = [(self._read(text), times) for text, times in rows]
-        return merge(event.model_copy(update={"steps": event.steps * times}) for event, times in found)
+        """The same as `merge(events(run=run))`: a long run costs no more than a short one. Raises as `events`."""
+        return self._book.tally().totals(partner=self.partner, run=run)
+
+    def head(self) -> Head:
+        """Number and hash of the last row, whoever wrote it. Raises as `events`."""
+        return self._book.tally().head
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The hash of row `seq`, 32 zero bytes for 0, or None where there is no such row. Raises as `events`.
+
+        Whoever noted an earlier `head` learns from it whether this ledger is that one, grown.
+        """
+        return self._book.hash_at(seq)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self._book.close()
 
-    def _read(self, text: str) -> Event:
-        try:
-            return Event.from_json(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise self._bad(error) from None
-
-    def _write(self, release: Release, state: str) -> None:
-        event = json.dumps(release.event.to_json(), sort_keys=True)
-        row = (self._partner, release.run, release.round, release.attempt, state, event)
-        insert = "INSERT INTO entry (partner, run, round, attempt, state, event) VALUES (?, ?, ?, ?, ?, ?)"
-        try:
-            self._db.execute(insert, row)
-        except sqlite3.Error as error:
-            raise self._bad(error) from None
-
-    def _bad(self, error: Exception) -> BadInput:
-        return BadInput(
-            f"expected a privacy ledger that can be read and written at {self._path.name}, found {error}",
-            hint="check the disk and the file's rights; nothing is trained without the ledger",
+    def _admit(self, tally: Tally) -> Row | None:
+        """The first data set of a ledger is its own; another has to be accepted by hand."""
+        if tally.root(self.dataset) is not None:
+            return None
+        if not (known := tally.datasets()):
+            return _row("dataset", self.partner, self.dataset)
+        same = [found for found in known if found.fingerprint == self.dataset.fingerprint]
+        if same and not any(tally.spent(known[found]) for found in same):
+            return _row("dataset", self.partner, self.dataset)  # another unit, and nothing was spent for the one before
+        if not same:
+            raise BadInput(
+                f"expected the data that this partner's ledger knows, found other content "
+                f"({self.dataset.fingerprint[:16]})",
+                hint=_ACCEPT,
+            )
+        raise BadInput(
+            f"expected the unit {same[-1].unit} that the data was accepted with, found {self.dataset.unit}: what was "
+            f"spent for one {same[-1].unit} says nothing about one {self.dataset.unit}",
+            hint="set data.unit back; or, where nothing of the past may count: tacit-client data DIR accept "
+            "--new-people",
         )
+
+    def _entry(self, kind: Literal["reserved", "confirmed"], release: Release) -> Row:
+        if release.event.unit != self.dataset.unit:
+            raise BadInput(
+                f"expected a release about the unit {self.dataset.unit} of the data set, found {release.event.unit}",
+                hint="set data.unit in site.toml to what the data was accepted with",
+            )
+        event = json.dumps(release.event.to_json(), sort_keys=True)
+        row = _row(kind, self.partner, self.dataset)
+        return row._replace(job=release.job, run=release.run, round=release.round, attempt=release.attempt, event=event)
+
+
+def _row(kind: str, partner: str, dataset: DataSet, *, continues: str = "") -> Row:
+    return Row(0, 0, kind, partner, dataset.fingerprint, dataset.unit, continues, "", "", 0, 0, "")

@@ -19,8 +19,8 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.secagg.keys import PublicKey
 from tacit_client import peers
-from tacit_client.budget import Budget
 from tacit_client.cli import main
+from tacit_client.holding import open_budget
 from tacit_client.keys import Keys
 from tacit_client.ledger import Release
 from tacit_client.site import Folder
@@ -99,32 +99,6 @@ def test_join_passes_everything_on(monkeypatch, run, tmp_path) -> None:
     assert found[3:] == [Path("in.toml"), tmp_path, {"data": None, "trust_new_peers": False}]
 
 
-def test_peers_are_shown_accepted_and_removed(run, tmp_path) -> None:
-    folders = make_folders(tmp_path, dict.fromkeys(("a", "b"), tmp_path / "x.npz"))
-    folder = folders["a"]
-    b = fingerprint(Keys(folders["b"].keys).public)
-    own = fingerprint(Keys(folder.keys).public)
-    assert run("peers", folder.path) == (0, f"a  you        {own}\nb  accepted   {b}\n", "")
-    assert run("peers", folder.path, "remove", "b")[:2] == (0, "removed b\n")
-    assert f"b  new        {b}" in run("peers", folder.path)[1]
-    code, out, _ = run("peers", folder.path, "accept", "b")
-    assert (code, out.splitlines()[0]) == (0, f"b  {b}")
-    assert peers.read(folder.peers) == {"b": Keys(folders["b"].keys).public}
-
-
-def test_a_changed_key_is_an_alarm(run, tmp_path) -> None:
-    folder = make_folders(tmp_path, dict.fromkeys(("a", "b"), tmp_path / "x.npz"))["a"]
-    other = PublicKey(bytes(32))
-    before = peers.read(folder.peers)
-    peers.write(folder.roster, {"b": other})
-    _, out, _ = run("peers", folder.path)
-    assert f"ALARM      {fingerprint(other)} is what the server names now; it is not used" in out
-    code, _, err = run("peers", folder.path, "accept", "b")
-    assert code == 2
-    assert "found that the server names another" in err
-    assert peers.read(folder.peers) == before
-
-
 def test_an_unspent_budget(run, folder) -> None:
     code, out, _ = run("budget", folder.path)
     assert (code, "epsilon 0.000 of 8 at delta 1e-05" in out, "no run has used the data" in out) == (0, True, True)
@@ -134,7 +108,7 @@ def test_an_unspent_budget(run, folder) -> None:
 
 def test_what_was_spent_by_which_run_and_what_remains(run, folder) -> None:
     now = [0.0]
-    budget = Budget(folder.ledger, partner="a", policy=folder.config.policy, clock=lambda: now[0])
+    budget = open_budget(folder, clock=lambda: now[0])
     for name, rounds in (("first", 3), ("second", 1)):
         for number in range(1, rounds + 1):
             budget.reserve(Release(run=name, round=number, attempt=1, event=EVENT))
@@ -156,7 +130,7 @@ def test_what_was_spent_by_which_run_and_what_remains(run, folder) -> None:
 def test_unprotected_runs_have_no_epsilon(run, folder) -> None:
     change(folder.path, "allow_unprotected = false", "allow_unprotected = true")
     folder = Folder.open(folder.path)
-    budget = Budget(folder.ledger, partner="a", policy=folder.config.policy)
+    budget = open_budget(folder)
     event = Event(kind="none", sampling_rate=0.1, noise_multiplier=0.0, steps=5)
     budget.reserve(Release(run="open", round=1, attempt=1, event=event))
     budget.close()

@@ -55,7 +55,9 @@ def site(tmp_path) -> Callable[[str], Site]:
 
     def make(name: str) -> Site:
         shard = Shard(data, torch.arange(N))
-        return Site(name, shard, shard, Ledger(tmp_path / "ledger.db", partner=name, key=KEY, dataset=DATA), Randomness(3))
+        return Site(
+            name, shard, shard, Ledger(tmp_path / "ledger.db", partner=name, key=KEY, dataset=DATA), Randomness(3)
+        )
 
     return make
 

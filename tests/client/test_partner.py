@@ -17,13 +17,16 @@ from tacit.metrics import Counters
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness, Stream
 from tacit.quantize import Ring
+from tacit.secagg.keys import Secret
 from tacit.secagg.messages import MaskedVector
 from tacit.tasks.task import Encoded
 from tacit.wire import Ask, Parcel, Statement, Update
-from tacit_client.ledger import Ledger
+from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import Standing
 from tacit_client.partner import Site, judge, state, take_part
 from tacit_client.train import Shard, Trainer
+
+KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 
 torch.set_num_threads(1)
 
@@ -53,7 +56,7 @@ def _site(path, *, name: str = "p", randomness: Randomness | None = None) -> Sit
         name=name,
         train=Shard(data, torch.arange(N)),
         holdout=Shard(data, torch.arange(N, N + 10)),
-        ledger=Ledger(path, partner=name),
+        ledger=Ledger(path, partner=name, key=KEY, dataset=DATA),
         randomness=randomness or Randomness(3),
     )
 
@@ -93,7 +96,7 @@ class _Watch(Randomness):
         return Watched(bytes(32))
 
     def _note(self) -> None:
-        ledger = Ledger(self._path, partner="p")
+        ledger = Ledger(self._path, partner="p", key=KEY, dataset=DATA)
         self.seen.append(len(ledger.events()))
         ledger.close()
 
@@ -116,20 +119,20 @@ def test_training_that_fails_is_charged(tmp_path, make_job, monkeypatch, error):
     monkeypatch.setattr(Trainer, "train", fail)
     with pytest.raises(type(error)):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p").events() == (plan(job, units=N).event(),)
+    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == (plan(job, units=N).event(),)
 
 
 def test_a_job_that_the_data_can_not_serve_costs_nothing(tmp_path, make_job):
     path, job = tmp_path / "ledger.db", make_job(f"training.batch_size={N + 1}")
     with pytest.raises(BadInput, match="batch_size"):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p").events() == ()
+    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == ()
 
 
 def test_a_ledger_that_can_not_be_written_stops_the_training(tmp_path, make_job, monkeypatch):
     path, job = tmp_path / "ledger.db", make_job()
     site = _site(path)
-    site.ledger._db.execute("PRAGMA query_only = ON")
+    site.ledger._book.db.execute("PRAGMA query_only = ON")
     monkeypatch.setattr(Trainer, "train", lambda self, *args, **kwargs: pytest.fail("trained without a ledger"))
     with pytest.raises(BadInput, match="privacy ledger"):
         _update(_ask(job), site, _trainer(job))
@@ -204,7 +207,7 @@ def test_an_update_that_is_not_finite_is_charged_and_stays(tmp_path, make_job, m
     monkeypatch.setattr(Trainer, "train", lambda self, start, *a, **k: np.full_like(start, np.nan))
     with pytest.raises(BadInput, match=r"^expected an update of finite numbers, found NaN or infinity$"):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p").events() == (plan(job, units=N).event(),)
+    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == (plan(job, units=N).event(),)
 
 
 def test_the_learning_rate_is_that_of_the_round(tmp_path, make_job):

@@ -17,12 +17,14 @@ from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
+from tacit.secagg.keys import Secret
 from tacit_client import policy as policy_module
 from tacit_client.budget import Budget
 from tacit_client.config import PolicySection
-from tacit_client.ledger import Release
+from tacit_client.ledger import DataSet, Release
 from tacit_client.policy import check, check_budget, check_day, check_delta, cost, fitting
 
+KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 EVENT = Event(kind="dp-sgd", sampling_rate=0.02, noise_multiplier=1.0, steps=20)
 OPEN = Event(kind="none", sampling_rate=0.02, noise_multiplier=0.0, steps=20)
 
@@ -147,7 +149,7 @@ def _kept(data: st.DataObject, composed: Callable[..., float]) -> None:
     limit = data.draw(st.floats(0.5, 6))
     policy, refused = _policy(epsilon_limit=limit), 0
     with TemporaryDirectory() as folder:
-        budget = Budget(Path(folder) / "ledger.db", partner="a", policy=policy)
+        budget = Budget(Path(folder) / "ledger.db", partner="a", key=KEY, dataset=DATA, policy=policy)
         asked = data.draw(st.lists(st.tuples(EVENTS, st.integers(1, 20)), min_size=1, max_size=3))
         for number, (event, rounds) in enumerate(asked, start=1):
             try:
@@ -158,7 +160,9 @@ def _kept(data: st.DataObject, composed: Callable[..., float]) -> None:
                 assert composed([*budget.events(), *[event] * rounds], delta=policy.delta) > limit
         assert len(budget.events()) == len(asked) - refused
         assert composed(budget.events(), delta=policy.delta) <= limit
-        assert Budget(Path(folder) / "ledger.db", partner="a", policy=policy).spent == budget.spent
+        assert (
+            Budget(Path(folder) / "ledger.db", partner="a", key=KEY, dataset=DATA, policy=policy).spent == budget.spent
+        )
 
 
 def test_no_ledger_ever_passes_the_limit(composed) -> None:

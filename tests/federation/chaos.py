@@ -204,7 +204,7 @@ class Chaos:
         found = {}
         for name in self.names:
             file = sqlite3.connect(f"file:{self.place / name / 'ledger.db'}?mode=ro", uri=True)
-            rows = file.execute("SELECT run, round, attempt FROM entry WHERE state = 'reserved'").fetchall()
+            rows = file.execute("SELECT run, round, attempt FROM entry WHERE kind = 'reserved'").fetchall()
             file.close()
             found[name] = Counter((str(run), int(number), int(attempt)) for run, number, attempt in rows)
         return found

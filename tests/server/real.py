@@ -89,7 +89,10 @@ class Partners:
             size = self.examples[place] if place < len(self.examples) else 64
             shards = Shard(data, torch.arange(size)), Shard(data, torch.arange(10 + place))
             return Site(
-                name(context), *shards, Ledger(self.ledger, partner=name(context), key=KEY, dataset=DATA, durable=False), Randomness(3)
+                name(context),
+                *shards,
+                Ledger(self.ledger, partner=name(context), key=KEY, dataset=DATA, durable=False),
+                Randomness(3),
             )
 
         desk = Desk(

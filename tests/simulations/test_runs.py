@@ -48,7 +48,7 @@ def _ledger_steps(out: Path) -> dict[str, int]:
     """Steps that each partner's ledger holds."""
     steps: dict[str, int] = {}
     with closing(sqlite3.connect(out / "ledger.db")) as db:
-        for partner, event in db.execute("SELECT partner, event FROM entry WHERE state = 'reserved'"):
+        for partner, event in db.execute("SELECT partner, event FROM entry WHERE kind = 'reserved'"):
             steps[partner] = steps.get(partner, 0) + json.loads(event)["steps"]
     return steps
 
