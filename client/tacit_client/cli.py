@@ -15,8 +15,10 @@ _COMMANDS = {
     "audit": "tacit_client.commands_audit",
     "budget": "tacit_client.commands_budget",
     "join": "tacit_client.commands_join",
+    "open": "tacit_client.commands_seal",
     "peers": "tacit_client.commands_peers",
     "run": "tacit_client.commands_join",
+    "seal": "tacit_client.commands_seal",
 }
 
 

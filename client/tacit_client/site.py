@@ -25,6 +25,8 @@ from tacit.check import parse
 from tacit.data.files import FORMATS
 from tacit.errors import BadInput
 from tacit.link import keyfile
+from tacit.passphrase import read_passphrase
+from tacit.seal import Lock, read_key
 from tacit_client.config import PolicySection, SiteConfig
 
 __all__ = ["Folder", "load", "write"]
@@ -102,6 +104,19 @@ class Folder:
             raise BadInput("expected data.path in site.toml, found nothing", hint="add the path of your data there")
         return self.path / Path(self.config.data.path).expanduser()
 
+    @property
+    def data_lock(self) -> Lock | None:
+        """What opens sealed data; None where neither a key nor a passphrase is there.
+
+        Raises:
+            BadInput: the file that site.toml names is missing, is no key or passphrase, or is open to others.
+        """
+        section = self.config.data
+        if section.passphrase_file is not None:
+            return read_passphrase(self.path / Path(section.passphrase_file).expanduser())
+        key = self.keys / "seal.key" if section.key is None else self.path / Path(section.key).expanduser()
+        return read_key(key) if section.key is not None or key.exists() else None
+
 
 def load(path: Path) -> SiteConfig:
     """The site.toml at `path`. Raises BadInput: unreadable, not TOML, or a key that is unknown, missing or wrong."""
@@ -165,6 +180,12 @@ format = "auto"
 # input = "image"                    # column, or columns separated by commas, or array to learn from
 # label = "diagnosis"                # column or array of labels
 # image_size = 28                    # images are resized to so many pixels a side
+# unit = "patient_id"                # column that names the person: all rows of one are protected together
+# max_per_unit = 1                   # rows of one person in a step of training
+# drop = ["name", "address"]         # columns that are never kept in memory
+# pseudonymise = ["patient_id"]      # columns of which only a keyed hash of each value is kept
+# key = "keys/seal.key"              # opens data sealed with tacit-client seal
+# passphrase_file = "/root/pass"     # or a file with the passphrase, one line, mode 0600
 
 [policy]
 # Epsilon of all that was ever released about this data, for any job or server. Jobs that would pass it are refused.

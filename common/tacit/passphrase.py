@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from tacit.errors import BadInput
+from tacit.key import KEY_BYTES
 
 __all__ = ["COST", "COSTS", "SALT_BYTES", "Passphrase", "check_cost", "read_passphrase"]
 
@@ -20,7 +21,6 @@ COSTS = range(10, 19)
 SALT_BYTES = 32
 
 _SHORTEST = 12
-_KEY_BYTES = 32
 
 
 class Passphrase:
@@ -59,7 +59,7 @@ class Passphrase:
         """The master key, 32 bytes, for `salt` (32 bytes) and `cost`, one of `COSTS`."""
         found = self._keys.get((salt, cost))
         if found is None:
-            found = Scrypt(salt=salt, length=_KEY_BYTES, n=2**cost, r=8, p=1).derive(self._text)
+            found = Scrypt(salt=salt, length=KEY_BYTES, n=2**cost, r=8, p=1).derive(self._text)
             self._keys[salt, cost] = found
         return found
 

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -23,89 +19,39 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.codec import Writer
 from tacit.errors import BadInput
+from tacit.key import KEY_BYTES, Key, make_key, read_key
 from tacit.passphrase import SALT_BYTES, Passphrase, check_cost
 
-__all__ = ["CHUNK", "Key", "Lock", "Sealer", "Unsealer", "is_sealed", "make_key", "read_key", "seal", "unseal"]
+__all__ = [
+    "CHUNK",
+    "FILE",
+    "SUFFIX",
+    "Key",
+    "Lock",
+    "Sealer",
+    "Unsealer",
+    "is_sealed",
+    "make_key",
+    "read_key",
+    "seal",
+    "unseal",
+]
 
 CHUNK = 2**20
 """Plain bytes in every chunk but the last."""
 
+FILE = "file"
+"""The use of what `tacit-client seal` seals, whatever it is."""
+SUFFIX = ".sealed"
+"""At the end of the names of such files. Readers go by what is in a file."""
+
 _MAGIC = b"tacit-seal"
 _WITH_KEY, _WITH_PASSPHRASE = _MAGIC + b"\1", _MAGIC + b"\2"  # the versions
-_KEY_BYTES = 32
 _TAG_BYTES = 16
 _RESTORE = "restore it from a backup"
 
 
-@dataclass(frozen=True, repr=False)
-class Key:
-    """A master key: 32 secret bytes. Its repr shows none of them."""
-
-    secret: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.secret) != _KEY_BYTES:
-            raise BadInput(f"expected a key of {_KEY_BYTES} bytes, found {len(self.secret)}", hint=_RESTORE)
-
-    def __repr__(self) -> str:
-        return "Key(<secret>)"
-
-
 Lock = Key | Passphrase
-
-
-def make_key(path: Path) -> Key:
-    """A fresh key, kept at `path` with mode 0600.
-
-    Guarantee: there is a whole key at `path` or nothing, and never in place of another.
-
-    Raises:
-        BadInput: something stands at `path`, or nothing can be written there.
-    """
-    key = Key(os.urandom(_KEY_BYTES))
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 0600
-        try:
-            with open(handle, "wb") as file:
-                file.write(key.secret)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # unlike a rename it fails where something is
-        finally:
-            os.unlink(temporary)
-    except FileExistsError:
-        raise BadInput(
-            f"expected no key at {path}, found one", hint="keep it: what it has sealed opens with nothing else"
-        ) from None
-    except OSError as error:
-        raise BadInput(
-            f"expected a place for a key at {path}, found: {error.strerror}", hint="make the folder writable"
-        ) from None
-    return key
-
-
-def read_key(path: Path) -> Key:
-    """The key at `path`.
-
-    Guarantee: a key that others than its owner may read or change is refused.
-
-    Raises:
-        BadInput: no key, one of another length, or one that is open to others.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            secret = file.read(_KEY_BYTES + 1)
-    except OSError as error:
-        raise BadInput(f"expected a key at {path}, found: {error.strerror}", hint=_RESTORE) from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise BadInput(
-            f"expected a key that its owner alone can read, found mode {stat.S_IMODE(mode):04o} at {path}",
-            hint=f"run chmod 600 {path}, and ask who may have read it",
-        )
-    if len(secret) != _KEY_BYTES:
-        raise BadInput(f"expected a key of {_KEY_BYTES} bytes, found another length at {path}", hint=_RESTORE)
-    return Key(secret)
 
 
 class Sealer:
@@ -287,7 +233,7 @@ def _master(key: Lock, start: bytes, *, where: str) -> bytes:
 def _cipher(master: bytes, *, start: bytes, salt: bytes, use: str) -> AESGCM:
     """Under the file's own key: a header that was changed gives another one, and so does another use."""
     info = Writer().fixed(start, size=len(start)).text(use).done()
-    return AESGCM(HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=salt, info=info).derive(master))
+    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(master))
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from tacit.check import parse
 from tacit.errors import BadInput
+from tacit.passphrase import Passphrase
+from tacit.seal import make_key
 from tacit_client import site
-from tacit_client.config import PolicySection, SiteConfig
+from tacit_client.config import DataSection, PolicySection, SiteConfig
 from tacit_client.site import Folder
 
 WHOLE: dict[str, Any] = {
@@ -188,6 +190,37 @@ def test_every_key_of_the_policy_has_a_line_that_says_what_it_does(tmp_path: Pat
         assert lines[place - 1].startswith("# ")
     assert max(map(len, lines)) <= 120
     assert tomllib.loads("\n".join(lines))["policy"]["allowed_tasks"]
+
+
+def test_every_key_of_the_data_has_a_line_that_can_be_taken(tmp_path: Path) -> None:
+    site.write(tmp_path, name="a", address="b:1", data=None, trust_new_peers=False)
+    lines = (tmp_path / "site.toml").read_text().splitlines()
+    section = lines[lines.index("[data]") + 1 : lines.index("[policy]")]
+    keys = [line.removeprefix("# ") for line in section if " = " in line]
+    assert sorted(key.partition(" =")[0] for key in keys) == sorted(DataSection.model_fields)
+    either = [line for line in keys if not line.startswith(("passphrase_file", "key"))]
+    for one in ("passphrase_file", "key"):
+        taken = tomllib.loads("\n".join([*either, *(line for line in keys if line.startswith(one))]))
+        parse(SiteConfig, {**WHOLE, "data": taken}, where="site.toml")
+
+
+def test_what_opens_sealed_data(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "a", name="a", data=tmp_path / "x.csv")
+    assert folder.data_lock is None
+    usual = make_key(folder.keys / "seal.key")
+    assert folder.data_lock == usual
+    change(folder.path, '# key = "keys/seal.key"', 'key = "other.key"')
+    with pytest.raises(BadInput, match=r"expected a key at .*other\.key"):
+        _ = Folder.open(folder.path).data_lock
+    other = make_key(folder.path / "other.key")
+    assert Folder.open(folder.path).data_lock == other != usual
+    change(folder.path, 'key = "other.key"', 'passphrase_file = "pass"')
+    (folder.path / "pass").write_text("correct horse battery\n")
+    (folder.path / "pass").chmod(0o600)
+    assert isinstance(Folder.open(folder.path).data_lock, Passphrase)
+    (folder.path / "pass").chmod(0o644)
+    with pytest.raises(BadInput, match="found mode 0644"):
+        _ = Folder.open(folder.path).data_lock
 
 
 def test_writing_again_keeps_what_was_edited(tmp_path: Path) -> None:

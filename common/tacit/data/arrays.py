@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.data.content import SUFFIX, Content
+from tacit.data.content import Content
 from tacit.data.screen import Screen
 from tacit.data.source import Source, corrupt, listed
 from tacit.errors import BadInput
-from tacit.seal import Lock
+from tacit.seal import SUFFIX, Lock
 
 __all__ = ["idx", "idx_pair", "npz", "read_idx"]
 

@@ -13,14 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tacit.errors import BadInput
-from tacit.seal import CHUNK, Lock, Unsealer, is_sealed
+from tacit.seal import CHUNK, FILE, SUFFIX, Lock, Unsealer, is_sealed
 
-__all__ = ["SUFFIX", "USE", "Content"]
-
-SUFFIX = ".sealed"
-"""At the end of the names of sealed files; a reader goes by what is in the file."""
-USE = "file"
-"""What `tacit-client seal` seals files as."""
+__all__ = ["Content"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,4 +81,4 @@ class Content:
                 f"expected a key for sealed data, found none for {self.path}",
                 hint="name the key file or the file of the passphrase that it was sealed with",
             )
-        return Unsealer(file, key=self.lock, use=USE, where=str(self.path))
+        return Unsealer(file, key=self.lock, use=FILE, where=str(self.path))
