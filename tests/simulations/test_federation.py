@@ -186,10 +186,10 @@ def test_too_many_failures_fail_the_job_and_keep_the_checkpoint(make_job, tmp_pa
 def test_a_refusal_shows_by_name(make_job, tmp_path, monkeypatch):
     real = federation._site
 
-    def site(spec, context, asked):
+    def site(spec, context):
         if context.node_config["partition-id"] == 1:
             raise BadInput("expected a budget, found none left", hint="ask for less")
-        return real(spec, context, asked)
+        return real(spec, context)
 
     monkeypatch.setattr(federation, "_site", site)
     found = _simulate(make_job("aggregation.threshold=2"), tmp_path / "out")
