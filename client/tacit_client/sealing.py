@@ -11,8 +11,8 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
 
 from tacit.errors import BadInput
 from tacit.seal import CHUNK, FILE, SUFFIX, Lock, Sealer, Unsealer, is_sealed
@@ -21,7 +21,7 @@ __all__ = ["Done", "open_sealed", "seal"]
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # what FAT and some network file systems answer
 
-_One = Callable[[BinaryIO, BinaryIO, Path], int]
+_One = Callable[[BufferedReader, BufferedWriter, Path], int]
 _Plan = list[tuple[Path, Path]]
 
 
@@ -149,7 +149,7 @@ def _new(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
-def _seal(source: BinaryIO, sink: BinaryIO, where: Path, lock: Lock) -> int:
+def _seal(source: BufferedReader, sink: BufferedWriter, where: Path, lock: Lock) -> int:
     if is_sealed(source.read(16)):
         raise BadInput(f"expected a file in clear, found a sealed one at {where}", hint="leave it as it is")
     source.seek(0)
@@ -157,22 +157,23 @@ def _seal(source: BinaryIO, sink: BinaryIO, where: Path, lock: Lock) -> int:
         return _copy(source, sealer.write)
 
 
-def _open(source: BinaryIO, sink: BinaryIO, where: Path, lock: Lock) -> int:
+def _open(source: BufferedReader, sink: BufferedWriter, where: Path, lock: Lock) -> int:
     return _copy(Unsealer(source, key=lock, use=FILE, where=str(where)), sink.write)
 
 
-def _copy(source: BinaryIO | Unsealer, write: Callable[[bytes], object]) -> int:
-    return sum(_written(part, write) for part in _parts(source))
+def _copy(source: BufferedReader | Unsealer, write: Callable[[memoryview], object]) -> int:
+    size = 0
+    for part in _parts(source):
+        write(part)
+        size += len(part)
+    return size
 
 
-def _parts(source: BinaryIO | Unsealer) -> Iterator[bytes]:
-    while part := source.read(CHUNK):
-        yield part
-
-
-def _written(part: bytes, write: Callable[[bytes], object]) -> int:
-    write(part)
-    return len(part)
+def _parts(source: BufferedReader | Unsealer) -> Iterator[memoryview]:
+    """All of `source`, in one buffer: fresh memory for each part would take longer than sealing it."""
+    buffer = memoryview(bytearray(CHUNK))
+    while size := source.readinto(buffer):
+        yield buffer[:size]
 
 
 def _publish(made: Path, target: Path) -> None:
