@@ -58,7 +58,7 @@ class Entry:
     """One line.
 
     Attributes:
-        seq: 1 for the first line, and one more for every next.
+        seq: 1 for the first line, one more for every next; a log that took another's place goes on where that ended.
         at: when, ISO 8601 in UTC.
         event: what happened.
         facts: JSON values.
@@ -103,19 +103,12 @@ class Audit:
             Broken: the line before it does not verify.
             BadInput: it can not be written.
         """
-        try:
-            with self._locked() as handle:
-                last, torn = self._end(handle)
-                if torn:  # of a write that never returned
-                    os.ftruncate(handle, os.fstat(handle).st_size - torn)
-                    last = self._append(handle, last, "log-mended", {"bytes_cut": torn})
-                self._append(handle, last, event, facts)
-                os.fsync(handle)
-        except OSError as error:
-            raise BadInput(
-                f"expected to write the audit log {self.path}, found {error.strerror}",
-                hint="make room on the disk, or mend the file's rights",
-            ) from None
+        with self._writing() as handle:
+            last, torn = self._end(handle)
+            if torn:  # of a write that never returned
+                os.ftruncate(handle, os.fstat(handle).st_size - torn)
+                last = self._append(handle, last, "log-mended", {"bytes_cut": torn})
+            self._append(handle, last, event, facts)
 
     def head(self) -> tuple[int, bytes]:
         """Number and hash of the last line; 0 and `START` for a log without lines. Raises as `write`."""
@@ -155,7 +148,10 @@ class Audit:
                 raise BadInput(
                     f"expected to rename {self.path}, found {error.strerror}", hint="mend the folder's rights"
                 ) from None
-        self.write(RENEWED, {"lines_before": max(covered, lines), "aside": None if aside is None else aside.name})
+        before = max(covered, lines)  # numbers go on: a mark of the old log covers no line of the new one
+        facts = {"lines_before": before, "aside": None if aside is None else aside.name}
+        with self._writing() as handle:
+            self._append(handle, (before, START), RENEWED, facts)
         return aside
 
     def renewed_after(self) -> int:
@@ -175,6 +171,18 @@ class Audit:
             os.ftruncate(handle, before)
             raise OSError(28, "no space left on the disk")
         return last[0] + 1, hashed
+
+    @contextmanager
+    def _writing(self) -> Iterator[int]:
+        try:
+            with self._locked() as handle:
+                yield handle
+                os.fsync(handle)
+        except OSError as error:
+            raise BadInput(
+                f"expected to write the audit log {self.path}, found {error.strerror}",
+                hint="make room on the disk, or mend the file's rights",
+            ) from None
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -212,7 +220,7 @@ def read(path: Path, *, key: Secret) -> Iterator[Entry]:
         Broken: at the first line that is not as it was written, or does not follow on the one before it.
         BadInput: the file can not be read.
     """
-    seq, previous = 0, START
+    seq, skipped, previous = 0, 0, START
     try:
         with path.open("rb") as file:
             for line in file:
@@ -223,7 +231,9 @@ def read(path: Path, *, key: Secret) -> Iterator[Entry]:
                 if isinstance(found, str):
                     raise Broken(path, seq, found)
                 entry, before = found
-                if entry.seq != seq:
+                if seq == 1 and entry.event == RENEWED:
+                    skipped = int(entry.facts["lines_before"])
+                if entry.seq != skipped + seq:
                     raise Broken(path, seq, f"the line written as number {entry.seq}")
                 if before != previous:
                     raise Broken(path, seq, "a line that does not follow on the one before it")

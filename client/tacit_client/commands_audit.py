@@ -39,7 +39,7 @@ def _verify(args: argparse.Namespace) -> int:
     folder = Folder.open(args.folder)
     audit = Audit.of(folder)
     count = len(audit.entries())
-    covered = mark.kept(folder.mark, secret=Keys(folder.keys).ledger)
+    covered = mark.kept(folder.mark, key=mark.key_of(Keys(folder.keys).ledger))
     if covered is not None:
         mark.check_log(covered, audit)
     print(f"{count} lines, unbroken" + (f"; all {covered.line} that answers spoke for are there" if covered else ""))
@@ -55,7 +55,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _renew(args: argparse.Namespace) -> int:
     folder = Folder.open(args.folder)
-    covered = mark.kept(folder.mark, secret=Keys(folder.keys).ledger)
+    covered = mark.kept(folder.mark, key=mark.key_of(Keys(folder.keys).ledger))
     with take(folder.lock, what=str(folder.path)):
         aside = Audit.of(folder).renew(covered=covered.line if covered else 0)
     print("a new audit log begins" + (f"; the old one is {aside}, and should be kept" if aside else ""))

@@ -20,11 +20,9 @@ from tacit.secagg.keys import Secret, derive
 from tacit_client.audit import Audit
 from tacit_client.ledger import Ledger
 
-__all__ = ["Behind", "Mark", "Marks", "check_ledger", "check_log", "kept"]
+__all__ = ["Behind", "Mark", "Marks", "check_ledger", "check_log", "kept", "key_of"]
 
 _log = logging.getLogger(__name__)
-
-_KEY = b"tacit/v1/mark"  # what the marks' key is derived for
 
 _DOMAIN = b"tacit-mark"
 _VERSION = 1
@@ -87,7 +85,7 @@ class Marks:
     """
 
     def __init__(self, path: Path, *, secret: Secret, ledger: Ledger, audit: Audit) -> None:
-        self._path, self._key = path, derive(secret, _KEY)
+        self._path, self._key = path, key_of(secret)
         self._ledger, self._audit = ledger, audit
 
     def now(self) -> bytes:
@@ -99,8 +97,8 @@ class Marks:
 
     def check_own(self) -> None:
         """Compare with the last mark kept here, if there is one. Raises as `check`."""
-        if self._path.exists():
-            self.check(bytes(keyfile.read(self._path)))
+        if (mark := kept(self._path, key=self._key)) is not None:
+            self._compare(mark)
 
     def check(self, data: bytes) -> None:
         """Compare with `data`, a mark that somebody kept for this partner; nothing for one who kept none.
@@ -113,20 +111,29 @@ class Marks:
             return
         mark = Mark.read(data, key=self._key)
         try:
-            check_ledger(mark, self._ledger)
-            check_log(mark, self._audit)
+            self._compare(mark)
         except Behind:
             keyfile.write(self._path, data)  # so that the next start knows it too
             raise
 
+    def _compare(self, mark: Mark) -> None:
+        check_ledger(mark, self._ledger)
+        check_log(mark, self._audit)
 
-def kept(path: Path, *, secret: Secret) -> Mark | None:
-    """The mark that `Marks` keeps at `path` for the partner with this ledger key; None where there is none.
 
-    Raises:
-        BadInput: another's, or a damaged one.
-    """
-    return Mark.read(bytes(keyfile.read(path)), key=derive(secret, _KEY)) if path.exists() else None
+def key_of(secret: Secret) -> Secret:
+    """What marks are authenticated with, from the partner's ledger key."""
+    return derive(secret, b"tacit/v1/mark")
+
+
+def kept(path: Path, *, key: Secret) -> Mark | None:
+    """The mark that `Marks` keeps at `path`; None where there is none. Raises BadInput where it is damaged."""
+    try:
+        return Mark.read(bytes(keyfile.read(path)), key=key) if path.exists() else None
+    except BadInput as error:
+        raise BadInput(
+            f"{error.message} in {path}", hint=f"remove {path}: the server's copy is compared at the next connection"
+        ) from None
 
 
 def check_ledger(mark: Mark, ledger: Ledger) -> None:
@@ -144,9 +151,9 @@ def check_log(mark: Mark, audit: Audit) -> None:
     """Raises Behind where `audit` lacks what `mark` covers, and does not say that it took a broken log's place."""
     if audit.hash_at(mark.line) != mark.line_hash and mark.line > audit.renewed_after():
         raise Behind(
-            f"expected the audit log that this partner last answered with, of {mark.line} lines or more, found an older "
-            f"or another one of {audit.head()[0]}",
-            hint="put the newest audit.log back, or tacit-client audit renew DIR puts this one aside and begins another",
+            f"expected the audit log that this partner last answered with, of {mark.line} lines or more, found an "
+            f"older or another one of {audit.head()[0]}",
+            hint="put the newest audit.log back, or begin another with tacit-client audit renew DIR",
         )
 
 
