@@ -136,6 +136,9 @@ class SiteConfig(_Section):
     """Torch threads of the process; torch's own choice when left out."""
     max_physical_batch: PositiveInt | None = None
     """Examples whose gradients are in memory at once; the job's wish when left out. Changes no result."""
+    ledger: Text | None = None
+    """A ledger that this partner's other federations use too; relative to the partner's folder, ledger.db if left out.
+    Its key lies beside it, in a file of the same name and `.key`."""
     server: ServerSection
     data: DataSection = DataSection()
     policy: PolicySection = PolicySection()

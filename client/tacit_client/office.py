@@ -36,6 +36,7 @@ from tacit_client.audit import Audit
 from tacit_client.data import Data, Fitted
 from tacit_client.holding import open_budget
 from tacit_client.keys import Keys
+from tacit_client.ledger import DataSet
 from tacit_client.mark import Behind, Marks
 from tacit_client.masking import Standing
 from tacit_client.minutes import Minutes
@@ -93,9 +94,9 @@ class Office:
         self.device = describe_device(self._torch_device)
         self._keys = Keys(folder.keys)
         self._key: Secret = self._keys.identity
-        self._budget = open_budget(folder)
-        held.callback(self._budget.close)
         self._data = Data(folder.data, config.data, key=derive(self._key, _HOLDOUT), lock=folder.data_lock)
+        self._budget = open_budget(folder, data=DataSet(self._data.fingerprint, self._data.unit))
+        held.callback(self._budget.close)
         policy.check_delta(config.policy, examples=self._data.units)
         self._lock = threading.Lock()
         self._standing = Standing()

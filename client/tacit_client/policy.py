@@ -1,12 +1,14 @@
-"""What a job must be like for this partner to take part: pure checks, made before any example is touched.
+"""Whether this partner takes part: a pure decision from what is asked, its rules, and what it has done before.
 
-A refusal is BadInput and goes to the server as it stands: it names what was asked and what the partner's site.toml
-says, and nothing about the examples.
+No clock, no file, no environment: the same values give the same decision, with every number that it was made from. A
+denial goes to the server as it stands: it names what was asked and what the partner's site.toml says, and nothing
+about the examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tacit.errors import BadInput
 from tacit.job import Job
@@ -15,127 +17,322 @@ from tacit.privacy.events import Event
 from tacit.tasks.tokens import NAMES
 from tacit_client.config import PolicySection
 
-__all__ = ["check", "check_budget", "check_day", "check_delta", "cost", "fitting"]
+__all__ = [
+    "Cost",
+    "Denial",
+    "Figures",
+    "Grant",
+    "Request",
+    "check",
+    "check_budget",
+    "check_day",
+    "check_delta",
+    "cost",
+    "decide",
+    "fitting",
+]
 
 
-def check(job: Job, policy: PolicySection) -> None:
-    """All that needs neither the data nor the ledger.
+@dataclass(frozen=True)
+class Request:
+    """What a server asks for.
 
-    Raises:
-        BadInput: a kind of task that is not allowed, a vocabulary that the partner did not offer, a cohort that may be
-            too small, secure aggregation or protection missing where it is required, a delta above the policy's.
-
-    Guarantee: what passes keeps every key of the policy but `epsilon_limit`, which `check_budget` keeps, and
-    `max_rounds_per_day`, which `check_day` keeps; and names no file of this machine that the partner did not.
+    Attributes:
+        job: the whole of it.
+        event: one round of training on this partner's data; None before the data was looked at, and where nobody
+            trains.
+        rounds: of training that are still to come, the one that is asked for among them; at least 1 with an event.
     """
-    if job.task.kind not in policy.allowed_tasks:
-        raise _refused(
-            f"a task among {', '.join(policy.allowed_tasks)}", job.task.kind, "have the partner add it to allowed_tasks"
-        )
-    _check_vocabulary(job, policy)
-    if policy.require_secure_aggregation and not job.aggregation.secure:
-        raise _refused("aggregation.secure = true", "false", "run the job with secure aggregation")
-    if job.aggregation.min_cohort < policy.min_cohort:
-        raise _refused(
-            f"aggregation.min_cohort of at least {policy.min_cohort}",
-            str(job.aggregation.min_cohort),
-            "raise aggregation.min_cohort",
-        )
-    if job.privacy.mechanism == "none" and not policy.allow_unprotected:
-        raise _refused("a privacy.mechanism that protects the data", "none", "run the job with dp-sgd")
-    if job.privacy.delta is not None and job.privacy.delta > policy.delta:
-        raise _refused(
-            f"privacy.delta of at most {policy.delta:g}", f"{job.privacy.delta:g}", f"lower it to {policy.delta:g}"
-        )
+
+    job: Job
+    event: Event | None = None
+    rounds: int = 0
 
 
-def _check_vocabulary(job: Job, policy: PolicySection) -> None:
+@dataclass(frozen=True)
+class Cost:
+    """Epsilon at the policy's delta, unprotected releases left out where the policy allows them.
+
+    Attributes:
+        spent: of all that was ever released from this budget.
+        planned: of the job's rounds that are to come, by themselves.
+        after: of both together; less than the sum.
+        fit: rounds like the job's that the limit has room for, at most those that were asked for.
+    """
+
+    spent: float
+    planned: float
+    after: float
+    fit: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Every number that a decision was made from.
+
+    Attributes:
+        limit: `policy.epsilon_limit`.
+        delta: `policy.delta`, at which all epsilons are counted.
+        rounds: that were asked for.
+        cohort: partners without whom the job begins no round, as it says.
+        min_cohort: `policy.min_cohort`.
+        peers: accepted, this partner not among them.
+        today: rounds of training in the last 24 hours.
+        max_rounds_per_day: of the policy.
+        cost: None where nobody trains, or an earlier rule denied.
+    """
+
+    limit: float
+    delta: float
+    rounds: int
+    cohort: int
+    min_cohort: int
+    peers: int
+    today: int
+    max_rounds_per_day: int
+    cost: Cost | None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The partner takes part."""
+
+    figures: Figures
+
+    def words(self) -> str:
+        """One line for logs and people."""
+        return f"granted: {_words(self.figures)}"
+
+
+@dataclass(frozen=True)
+class Denial:
+    """The partner does not take part.
+
+    Attributes:
+        figures: that were compared.
+        rule: the key of `[policy]` that stands against it.
+        message: what was expected and what was found, as in `BadInput`.
+        hint: what to do about it.
+    """
+
+    figures: Figures
+    rule: str
+    message: str
+    hint: str
+
+    def words(self) -> str:
+        """One line for logs and people."""
+        return f"denied by {self.rule}: {self.message}; {_words(self.figures)}"
+
+
+@dataclass(frozen=True)
+class _No:
+    rule: str
+    message: str
+    hint: str
+
+
+def decide(request: Request, rules: PolicySection, *, spent: Sequence[Event], today: int, peers: int) -> Grant | Denial:
+    """Whether `request` is within `rules`.
+
+    Args:
+        request: what is asked.
+        rules: the partner's policy.
+        spent: everything that was ever released from the budget that the data is charged to.
+        today: rounds of training in the last 24 hours.
+        peers: partners whose keys this one has accepted, itself not among them.
+
+    Guarantee: a stricter rule, more spent, more rounds, a busier day or fewer peers never turn a denial into a grant.
+    After a granted job of `request.rounds` rounds, `cost` of all that was released is at or below `epsilon_limit` at
+    the policy's delta. Unprotected releases are never within a limit; where the policy allows them they are outside.
+    """
+    found = next(_before(request, rules, today=today, peers=peers), None)
+    spending = None if request.event is None or found else _cost(rules, spent, request.event, request.rounds)
+    if spending is not None and spending.fit < request.rounds:
+        found = _over(rules, spending, request.rounds)
+    figures = Figures(
+        limit=rules.epsilon_limit,
+        delta=rules.delta,
+        rounds=request.rounds,
+        cohort=request.job.aggregation.min_cohort,
+        min_cohort=rules.min_cohort,
+        peers=peers,
+        today=today,
+        max_rounds_per_day=rules.max_rounds_per_day,
+        cost=spending,
+    )
+    return Grant(figures) if found is None else Denial(figures, found.rule, found.message, found.hint)
+
+
+def _before(request: Request, rules: PolicySection, *, today: int, peers: int) -> Iterator[_No]:
+    """What stands against it, other than its cost."""
+    yield from _of_job(request.job, rules)
+    if 1 + peers < rules.min_cohort and not rules.trust_new_peers:
+        yield _refused(
+            "min_cohort",
+            f"at least {rules.min_cohort} accepted partners, itself among them,",
+            str(1 + peers),
+            "have the partner compare keys and accept its peers: tacit-client peers DIR accept NAME",
+        )
+    if request.event is not None:
+        yield from _of_day(rules, today=today)
+
+
+def _of_job(job: Job, rules: PolicySection) -> Iterator[_No]:
+    if job.task.kind not in rules.allowed_tasks:
+        kinds = ", ".join(rules.allowed_tasks)
+        yield _refused(
+            "allowed_tasks", f"a task among {kinds}", job.task.kind, "have the partner add it to allowed_tasks"
+        )
+    yield from _of_vocabulary(job, rules)
+    if rules.require_secure_aggregation and not job.aggregation.secure:
+        hint = "run the job with secure aggregation"
+        yield _refused("require_secure_aggregation", "aggregation.secure = true", "false", hint)
+    if job.aggregation.min_cohort < rules.min_cohort:
+        expected, hint = f"aggregation.min_cohort of at least {rules.min_cohort}", "raise aggregation.min_cohort"
+        yield _refused("min_cohort", expected, str(job.aggregation.min_cohort), hint)
+    if job.privacy.mechanism == "none" and not rules.allow_unprotected:
+        expected, hint = "a privacy.mechanism that protects the data", "run the job with dp-sgd"
+        yield _refused("allow_unprotected", expected, "none", hint)
+    if job.privacy.delta is not None and job.privacy.delta > rules.delta:
+        expected, hint = f"privacy.delta of at most {rules.delta:g}", f"lower it to {rules.delta:g}"
+        yield _refused("delta", expected, f"{job.privacy.delta:g}", hint)
+
+
+def _of_vocabulary(job: Job, rules: PolicySection) -> Iterator[_No]:
     """A path in a job is chosen by the server: opened here, its errors and its size would tell what lies there."""
-    asked, offered = job.task.options.get("vocabulary"), (*NAMES, *policy.vocabularies)
+    asked, offered = job.task.options.get("vocabulary"), (*NAMES, *rules.vocabularies)
     if asked is not None and asked not in offered:
-        raise _refused(
+        yield _refused(
+            "vocabularies",
             f"a vocabulary among {', '.join(NAMES)} or those named",
             "another",
             "have every partner put the file at the same path and name it in vocabularies",
         )
 
 
-def check_day(policy: PolicySection, *, today: int) -> None:
-    """One round more is within the day's.
+def _of_day(rules: PolicySection, *, today: int) -> Iterator[_No]:
+    if today >= rules.max_rounds_per_day:
+        expected = f"at most {rules.max_rounds_per_day} rounds of training in 24 hours"
+        yield _refused("max_rounds_per_day", expected, "one more", "wait, and resume the run")
 
-    Args:
-        today: rounds of training in the last 24 hours.
+
+def _over(rules: PolicySection, found: Cost, rounds: int) -> _No:
+    return _refused(
+        "epsilon_limit",
+        f"epsilon within the limit {rules.epsilon_limit:g} over the life of the data at delta {rules.delta:g}",
+        f"{found.spent:.4g} spent and {found.after:.4g} with {rounds} rounds more, of which {found.fit} would fit",
+        "plan fewer rounds or a lower privacy.epsilon"
+        if found.fit
+        else "leave this partner out, or lower privacy.epsilon",
+    )
+
+
+def check(job: Job, rules: PolicySection) -> None:
+    """All that needs neither the data, the ledger nor the peers.
 
     Raises:
-        BadInput: it is not.
+        BadInput: a kind of task that is not allowed, a vocabulary that the partner did not offer, a cohort that may be
+            too small, secure aggregation or protection missing where it is required, a delta above the policy's.
+
+    Guarantee: what passes names no file of this machine that the partner did not.
     """
-    if today >= policy.max_rounds_per_day:
-        raise _refused(
-            f"at most {policy.max_rounds_per_day} rounds of training in 24 hours",
-            "one more",
-            "wait, and resume the run",
-        )
+    _raise_first(_of_job(job, rules))
 
 
-def check_delta(policy: PolicySection, *, examples: int) -> None:
+def check_day(rules: PolicySection, *, today: int) -> None:
+    """One round more is within the day's. Raises BadInput where it is not.
+
+    Args:
+        rules: the partner's policy.
+        today: rounds of training in the last 24 hours.
+    """
+    _raise_first(_of_day(rules, today=today))
+
+
+def check_delta(rules: PolicySection, *, examples: int) -> None:
     """The policy's delta promises something for so many examples. Raises BadInput, for the partner's own eyes."""
-    if policy.delta >= 1 / examples:
+    if rules.delta >= 1 / examples:
         raise BadInput(
-            f"expected policy.delta in site.toml below one over the {examples} examples, found {policy.delta:g}",
+            f"expected policy.delta in site.toml below one over the {examples} examples, found {rules.delta:g}",
             hint=f"set it to {0.1 / examples:.0e} or less: at 1/N it would allow to publish one example outright",
         )
 
 
-def check_budget(policy: PolicySection, *, spent: Sequence[Event], planned: Event, rounds: int) -> None:
-    """`rounds` rounds more keep the data within `epsilon_limit`.
+def check_budget(rules: PolicySection, *, spent: Sequence[Event], planned: Event, rounds: int) -> None:
+    """`rounds` rounds more keep the data within `epsilon_limit`; what `decide` finds last.
 
     Args:
-        spent: everything that was ever released about the data.
+        rules: the partner's policy.
+        spent: everything that was ever released from the budget.
         planned: one round of the job.
         rounds: of the job that are still to come, at least 1.
 
     Raises:
         BadInput: they do not; says what was spent, what all would come to, the limit, and how many rounds fit.
-
-    Guarantee: what passes leaves `cost` of everything released at or below `epsilon_limit` at the policy's delta. An
-    unprotected job is never within a limit; where the policy allows such jobs they are outside it.
     """
-    if planned.kind == "none" and policy.allow_unprotected:
-        return
-    total = cost(policy, [*spent, _times(planned, rounds)])
-    if total <= policy.epsilon_limit:
-        return
-    fit = fitting(policy, spent=spent, planned=planned, most=rounds - 1)
-    raise _refused(
-        f"epsilon within the limit {policy.epsilon_limit:g} over the life of the data at delta {policy.delta:g}",
-        f"{cost(policy, spent):.4g} spent and {total:.4g} with {rounds} rounds more, of which {fit} would fit",
-        "plan fewer rounds or a lower privacy.epsilon" if fit else "leave this partner out, or lower privacy.epsilon",
-    )
+    if not _within(rules, spent, planned, rounds):
+        _raise_first(iter([_over(rules, _cost(rules, spent, planned, rounds), rounds)]))
 
 
-def fitting(policy: PolicySection, *, spent: Sequence[Event], planned: Event, most: int) -> int:
-    """How many rounds like `planned`, at most `most`, the limit has room for."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        within = cost(policy, [*spent, _times(planned, middle)]) <= policy.epsilon_limit
-        low, high = (middle, high) if within else (low, middle - 1)
-    return low
-
-
-def cost(policy: PolicySection, events: Sequence[Event]) -> float:
+def cost(rules: PolicySection, events: Sequence[Event]) -> float:
     """Epsilon of `events` at the policy's delta, unprotected ones left out where the policy allows them.
 
     It takes a PLD composition for every new set of totals; equal totals are remembered, and a job that goes as planned
     asks for the same total before each of its rounds.
     """
-    counted = [event for event in events if event.kind != "none" or not policy.allow_unprotected]
-    return epsilon(counted, delta=policy.delta)
+    counted = [event for event in events if event.kind != "none" or not rules.allow_unprotected]
+    return epsilon(counted, delta=rules.delta)
+
+
+def fitting(rules: PolicySection, *, spent: Sequence[Event], planned: Event, most: int) -> int:
+    """How many rounds like `planned`, at most `most`, the limit has room for."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _within(rules, spent, planned, middle) else (low, middle - 1)
+    return low
+
+
+def _cost(rules: PolicySection, spent: Sequence[Event], planned: Event, rounds: int) -> Cost:
+    within = _within(rules, spent, planned, rounds)
+    return Cost(
+        spent=cost(rules, spent),
+        planned=cost(rules, [_times(planned, rounds)]),
+        after=cost(rules, [*spent, _times(planned, rounds)]),
+        fit=rounds if within else fitting(rules, spent=spent, planned=planned, most=rounds - 1),
+    )
+
+
+def _within(rules: PolicySection, spent: Sequence[Event], planned: Event, rounds: int) -> bool:
+    """A job that the policy leaves out of the limit is never beyond it, whatever else was spent."""
+    if planned.kind == "none" and rules.allow_unprotected:
+        return True
+    return cost(rules, [*spent, _times(planned, rounds)]) <= rules.epsilon_limit
 
 
 def _times(event: Event, rounds: int) -> Event:
     return event.model_copy(update={"steps": event.steps * rounds})
 
 
-def _refused(expected: str, found: str, hint: str) -> BadInput:
-    return BadInput(f"expected {expected} by this partner's policy, found {found}", hint=hint)
+def _refused(rule: str, expected: str, found: str, hint: str) -> _No:
+    return _No(rule, f"expected {expected} by this partner's policy, found {found}", hint)
+
+
+def _raise_first(found: Iterator[_No]) -> None:
+    for no in found:
+        raise BadInput(no.message, hint=no.hint)
+
+
+def _words(figures: Figures) -> str:
+    parts = [
+        f"a cohort of {figures.cohort} where {figures.min_cohort} is the least",
+        f"{figures.peers} accepted peers",
+        f"{figures.today} of {figures.max_rounds_per_day} rounds today",
+    ]
+    if (cost := figures.cost) is not None:
+        parts.append(
+            f"epsilon {cost.spent:.4g} spent, {cost.planned:.4g} for {figures.rounds} rounds, {cost.after:.4g} after "
+            f"of {figures.limit:g} at delta {figures.delta:g}, {cost.fit} rounds would fit"
+        )
+    return ", ".join(parts)

@@ -75,7 +75,8 @@ class Folder:
 
     @property
     def ledger(self) -> Path:
-        return self.path / "ledger.db"
+        shared = self.config.ledger
+        return self.path / ("ledger.db" if shared is None else Path(shared).expanduser())
 
     @property
     def audit(self) -> Path:
