@@ -133,7 +133,7 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
             new = masking.announced(invite)
             trains = new.purpose == "train"
             desk.admit(context, Errand("advertise", invite.job, new.run, new.number, trains, invite.commission))
-            standing, letter = masking.advertise(new, standing, party=desk.party(context))
+            standing, letter = masking.advertise(invite, standing, party=desk.party(context))
             return standing, letter.pack()
 
         return _serve(desk, message, context, work)

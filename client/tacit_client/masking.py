@@ -47,23 +47,23 @@ class Standing:
 
 
 def announced(invite: Invite) -> Round:
-    """The round that `invite` opens. Raises Abort where there is none in it, or another job's."""
+    """The round that `invite` opens, as it says. Raises Abort where there is none in it."""
     try:
-        new = Round.decode(invite.round)
+        return Round.decode(invite.round)
     except Malformed as error:
         raise Abort(Stage.ADVERTISE, Reason.MALFORMED, str(error)) from None
-    if new.job != invite.job.hash() or not invite.job.aggregation.secure:
-        found = "expected a round of the secure job that comes with it, found another's"
-        raise Abort(Stage.ADVERTISE, Reason.REQUEST, found)
-    return new
 
 
-def advertise(new: Round, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
-    """Stage 0. Raises BadInput or Abort: a round that is over, or against the rules.
+def advertise(invite: Invite, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
+    """Stage 0. Raises BadInput or Abort: no such round, one that is over, another job's, or against the rules.
 
     Guarantee: a partner takes part in a (run, attempt, round, purpose) once, and only in rising order, so that no
     update of one round can be drawn into two sums.
     """
+    new = announced(invite)
+    if new.job != invite.job.hash() or not invite.job.aggregation.secure:
+        found = "expected a round of the secure job that comes with it, found another's"
+        raise Abort(Stage.ADVERTISE, Reason.REQUEST, found)
     seen = standing.seen.after(new)
     if seen is None:
         found = "expected a round after those taken part in, found one of them or an earlier one"

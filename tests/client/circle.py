@@ -53,8 +53,8 @@ class Circle:
         """Stage 0 of everybody; gives the letter that opens stage 1."""
         sent = {}
         for i, name in enumerate(NAMES):
-            new, party = masking.announced(Invite(self.job, new.encode())), self.parties[name]
-            self.standings[name], letter = masking.advertise(new, self.standings[name], party=party)
+            invite, party = Invite(self.job, new.encode()), self.parties[name]
+            self.standings[name], letter = masking.advertise(invite, self.standings[name], party=party)
             sent[i] = letter.body
         admitted, roster = server.admit(new, sent)
         return admitted, Letter("server", roster)

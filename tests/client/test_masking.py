@@ -116,8 +116,7 @@ def test_scores_are_summed_the_same_way(circle, site):
 
 
 def _advertise(circle: Circle, new: Any, *, standing: Standing, job: Job | None = None) -> Standing:
-    announced = masking.announced(Invite(job or circle.job, new.encode()))
-    return masking.advertise(announced, standing, party=circle.parties["p0"])[0]
+    return masking.advertise(Invite(job or circle.job, new.encode()), standing, party=circle.parties["p0"])[0]
 
 
 def test_a_round_is_taken_part_in_once_and_only_upwards(circle):
@@ -179,7 +178,7 @@ def test_the_invitation_is_for_the_job_that_comes_with_it(circle, make_job):
 def test_bytes_that_are_no_round_are_refused(circle, change):
     invite = Invite(circle.job, change(open_round(circle.job).encode()))
     with _aborts(Stage.ADVERTISE, Reason.MALFORMED):
-        masking.announced(invite)
+        masking.advertise(invite, Standing(), party=circle.parties["p0"])
 
 
 def test_the_partners_own_rules_hold(circle):
@@ -377,6 +376,8 @@ def test_a_standing_shows_nothing_of_the_round(circle):
 
 
 def test_letters_name_their_sender(circle):
-    _, letter = masking.advertise(open_round(circle.job), Standing(), party=circle.parties["p2"])
+    _, letter = masking.advertise(
+        Invite(circle.job, open_round(circle.job).encode()), Standing(), party=circle.parties["p2"]
+    )
     assert isinstance(letter, Letter)
     assert letter.name == "p2"

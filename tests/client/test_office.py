@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
 from tacit.privacy.accounting import epsilon
+from tacit.privacy.events import Event
 from tacit.privacy.mechanism import plan
 from tacit.quantize import Ring
 from tacit.secagg import server
@@ -48,9 +48,11 @@ from tacit.wire import (
     Statement,
     Update,
 )
-from tacit_client import peers
+from tacit_client import peers, roster
+from tacit_client.app import Errand
 from tacit_client.budget import Budget
 from tacit_client.keys import Keys
+from tacit_client.ledger import Release
 from tacit_client.office import Office, describe_device
 from tacit_client.site import Folder
 from tacit_sim.grid import InlineGrid
@@ -215,7 +217,8 @@ def test_noise_and_masks_do_not_come_from_a_seed(make) -> None:
     federation = make()
     asks = federation.asks(federation.open())
     first = [Update.unpack(federation.send(TRAIN, asks[name], to=name)).vector.update for name in NAMES]
-    assert federation.offices["p0"]._site(federation.job).randomness.secure
+    office, ask = federation.offices["p0"], federation.ask(federation.open(number=2))
+    assert office._admit(Errand.of("train", ask)).site.randomness.secure
     assert len({update.tobytes() for update in first}) == 3
 
 
@@ -305,9 +308,10 @@ def test_a_full_disk_is_a_refusal_and_nothing_is_trained(make, monkeypatch) -> N
     asks = federation.asks(federation.open())
     budget, trained = federation.offices["p0"]._budget, []
     monkeypatch.setattr("tacit_client.train.Trainer.train", lambda *args, **rest: trained.append(1))
-    ((pages,),) = budget._db.execute("PRAGMA page_count").fetchall()
-    budget._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite says then what it says of a full disk
-    with pytest.raises(sqlite3.OperationalError, match="full"):  # the room on the last page goes first
+    db = budget._book.db
+    ((pages,),) = db.execute("PRAGMA page_count").fetchall()
+    db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite says then what it says of a full disk
+    with pytest.raises(BadInput, match="full"):  # the room on the last page goes first
         _fill(budget)
     reason = federation.refusal(TRAIN, asks["p0"])
     assert "expected a privacy ledger that can be read and written at ledger.db" in reason
@@ -316,8 +320,9 @@ def test_a_full_disk_is_a_refusal_and_nothing_is_trained(make, monkeypatch) -> N
 
 
 def _fill(budget: Budget) -> None:
+    event = Event(kind="dp-sgd", sampling_rate=0.1, noise_multiplier=1.0, steps=1)
     for number in range(4000):
-        budget._db.execute("INSERT INTO moment VALUES (0, ?, 1, 1)", (f"filler {number}",))
+        budget.confirm(Release("filler", number, 1, event))
 
 
 def test_out_of_memory_is_a_refusal(make, monkeypatch) -> None:
@@ -338,7 +343,7 @@ def test_strangers_are_refused_until_they_are_accepted_by_hand(make) -> None:
     peers.remove(folder.peers, "p2")
     invite = federation.invite(federation.open())
     assert "expected at least 3 accepted partners" in federation.refusal(ADVERTISE, invite)
-    peers.accept(folder.peers, "p2", roster=folder.roster)
+    peers.accept(folder.peers, "p2", named=roster.named(folder.roster, keys=Keys(folder.keys)))
     federation.whole(federation.open())  # without a restart
 
 
