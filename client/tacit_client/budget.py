@@ -31,6 +31,7 @@ class Budget(Ledger):
         key: the partner's ledger key.
         dataset: what the releases will be about.
         policy: the limits.
+        writable: False for one who only looks; the file must be there.
         clock: seconds since 1970.
 
     Guarantee: whatever was asked and planned before, and whoever else writes to the file, `reserve` writes nothing that
@@ -50,9 +51,10 @@ class Budget(Ledger):
         key: Secret,
         dataset: DataSet,
         policy: PolicySection,
+        writable: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(path, partner=partner, key=key, dataset=dataset, clock=clock)
+        super().__init__(path, partner=partner, key=key, dataset=dataset, writable=writable, clock=clock)
         self._policy = policy
         self._allowed: tuple[Event, ...] = ()  # what was last found to be within the limit, all together
 

@@ -103,6 +103,12 @@ class Data:
         self._encoded: tuple[str, Encoded] | None = None
         self._fitted: tuple[str, Fitted] | None = None
 
+    @property
+    def classes(self) -> dict[str, int]:
+        """How many examples each class has; for the partner's eyes."""
+        counts = np.bincount(self._examples.labels, minlength=len(self._examples.classes))
+        return dict(zip(self._examples.classes, counts.tolist(), strict=True))
+
     def __len__(self) -> int:
         return len(self._examples)
 

@@ -13,12 +13,13 @@ from tacit.link import keyfile
 from tacit.privacy.events import EXAMPLE
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Secret
+from tacit_client.book import MEMORY
 from tacit_client.budget import Budget
 from tacit_client.keys import Keys
 from tacit_client.ledger import DataSet
 from tacit_client.site import Folder
 
-__all__ = ["dataset", "ledger_key", "open_budget"]
+__all__ = ["dataset", "ledger_key", "look_at_budget", "open_budget"]
 
 
 def ledger_key(folder: Folder) -> Secret:
@@ -69,6 +70,23 @@ def open_budget(folder: Folder, *, data: DataSet | None = None, clock: Callable[
         key=ledger_key(folder),
         dataset=dataset(folder) if data is None else data,
         policy=folder.config.policy,
+        clock=clock,
+    )
+
+
+def look_at_budget(folder: Folder, *, data: DataSet, clock: Callable[[], float] = time.time) -> Budget:
+    """The budget of `data` in `folder` for one who only looks: none is spent, no file is made.
+
+    A ledger that is not there yet is an empty one. Arguments and errors as of `open_budget`.
+    """
+    new = not folder.ledger.exists()
+    return Budget(
+        MEMORY if new else folder.ledger,
+        partner=folder.config.name,
+        key=Keys(folder.keys).ledger if new else ledger_key(folder),
+        dataset=data,
+        policy=folder.config.policy,
+        writable=new,
         clock=clock,
     )
 

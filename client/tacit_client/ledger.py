@@ -57,6 +57,7 @@ class Ledger:
         dataset: what the releases will be about. The first of a new ledger is taken as it is.
         durable: False leaves syncing to the operating system: enough for virtual partners, whose data is nobody's
             secret, and too little for a real one.
+        writable: False for one who only looks; the file must be there.
         clock: seconds since 1970.
 
     Guarantee: `events` holds every release that `reserve` returned for, whatever happened afterwards, or opening the
@@ -76,14 +77,18 @@ class Ledger:
         key: Secret,
         dataset: DataSet,
         durable: bool = True,
+        writable: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.partner = partner
         self.dataset = dataset
-        self._book = Book(path, key=key, clock=clock, durable=durable)
+        self._book = Book(path, key=key, clock=clock, durable=durable, writable=writable)
         with ExitStack() as held:
             held.callback(self._book.close)
-            self._book.append(self._admit)
+            if writable:
+                self._book.append(self._admit)
+            else:
+                self._admit(self._book.tally())
             held.pop_all()
 
     def of(self, partner: str) -> Ledger:

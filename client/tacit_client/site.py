@@ -29,7 +29,7 @@ from tacit.passphrase import read_passphrase
 from tacit.seal import Lock, read_key
 from tacit_client.config import PolicySection, SiteConfig
 
-__all__ = ["Folder", "load", "write"]
+__all__ = ["Folder", "check_modes", "load", "write"]
 
 _JOIN = "name the folder that tacit-client join made, or join first: tacit-client join INVITE --dir DIR"
 
@@ -58,7 +58,7 @@ class Folder:
         path = path.resolve()
         if not path.is_dir() or not (path / "site.toml").is_file():
             raise BadInput(f"expected a partner's folder with a site.toml at {path}, found none", hint=_JOIN)
-        _check_modes(path / "keys")
+        check_modes(path / "keys")
         return cls(path, load(path / "site.toml"))
 
     @property
@@ -214,8 +214,8 @@ def _line(key: str, value: Any) -> str:
     return tomli_w.dumps({key: value}).rstrip("\n")
 
 
-def _check_modes(keys: Path) -> None:
-    """The folder of keys and the keys in it are open to this user alone."""
+def check_modes(keys: Path) -> None:
+    """The folder of keys and the keys in it are open to this user alone. Raises BadInput."""
     if not keys.is_dir():
         raise BadInput(f"expected this partner's keys at {keys}, found none", hint=_JOIN)
     for path in (keys, *sorted(keys.glob("*.key"))):

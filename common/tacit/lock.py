@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tacit.errors import BadInput
 
-__all__ = ["take"]
+__all__ = ["holder", "take"]
 
 _PID = 32  # bytes, more than the digits of any process id
 
@@ -44,6 +44,31 @@ def take(path: Path, *, what: str) -> Iterator[None]:
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)  # and with it the lock
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock at `path`: a process id, `unknown` where that is not said yet, or None where nobody does.
+
+    Makes and changes no file. It looks by holding a shared lock for a moment: a `take` in that moment is refused.
+
+    Raises:
+        BadInput: the file can not be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(
+            f"expected to read the lock file {path}, found {error.strerror}", hint="mend the file's rights"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(handle)
+    finally:
+        os.close(handle)
+    return None
 
 
 def _lock(handle: int, *, path: Path, what: str) -> None:

@@ -49,6 +49,23 @@ def test_events_come_back_in_order_by_run(tmp_path):
     assert ledger.events(run="c") == ()
 
 
+def test_one_who_looks_writes_nothing(tmp_path):
+    path = tmp_path / "ledger.db"
+    with pytest.raises(BadInput, match="unable to open"):
+        Ledger(path, partner="p", key=KEY, dataset=DATA, writable=False)
+    assert not path.exists()
+    Ledger(path, partner="p", key=KEY, dataset=DATA).close()
+    before = path.read_bytes()
+    looking = Ledger(path, partner="p", key=KEY, dataset=DATA, writable=False)
+    assert looking.head().seq == 1
+    with pytest.raises(BadInput, match="readonly"):
+        looking.reserve(_release(1))
+    with pytest.raises(BadInput, match="found other content"):
+        Ledger(path, partner="p", key=KEY, dataset=DataSet("1" * 64), writable=False)
+    looking.close()
+    assert path.read_bytes() == before
+
+
 def test_confirming_changes_no_cost_and_reserving_again_counts_again(tmp_path):
     ledger = Ledger(tmp_path / "ledger.db", partner="p", key=KEY, dataset=DATA)
     ledger.reserve(_release(1))

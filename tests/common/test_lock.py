@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tacit.errors import BadInput
-from tacit.lock import take
+from tacit.lock import holder, take
 
 _HOLD = (
     "import sys, time, pathlib; from tacit.lock import take\n"
@@ -36,6 +36,21 @@ def test_the_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> 
     finally:
         process.kill()
         process.communicate()
+
+
+def test_who_holds_it_can_be_asked_and_nothing_changes_by_asking(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    assert holder(path) is None
+    assert not path.exists()
+    process = _holder(path)
+    try:
+        assert holder(path) == str(process.pid)
+        assert path.read_text() == f"{process.pid}\n"
+    finally:
+        process.kill()
+        process.communicate()
+    assert holder(path) is None
+    assert path.read_text() == f"{process.pid}\n"
 
 
 def test_a_killed_holder_leaves_the_lock_free(tmp_path: Path) -> None:
