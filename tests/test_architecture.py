@@ -68,6 +68,7 @@ LIBRARIES = {
     ),
     "grpc": (
         "tacit.link.channel",
+        "tacit_client.calls",
         "tacit_client.link",
         "tacit_client.node",
         "tacit_server.gateway",
@@ -75,6 +76,7 @@ LIBRARIES = {
         "tacit_server.service",
         "tacit_sim.bench",
     ),
+    "mnemonic": ("tacit.link.words",),
     "httpx": ("tacit_server.fleet", "tacit_server.main", "tacit_server.submit"),
 }
 GENERATED = ("tacit.link.link_pb2", "tacit.link.link_pb2_grpc")

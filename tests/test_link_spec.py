@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tacit.link import certificates, channel, enrolment, pieces
 from tacit.link.link_pb2 import DESCRIPTOR
-from tacit.secagg.keys import Secret, identity_of
+from tacit.link.roster import SignedRoster
+from tacit.secagg.keys import Secret, Signature, identity_of
 from tacit_client import link
-from tacit_server import answers, rate, refusals, service
+from tacit_server import answers, membership, rate, refusals, service
 from tacit_server.config import ServerConfig
 
 SPEC = (Path(__file__).parents[1] / "common" / "tacit" / "spec" / "link.md").read_text(encoding="utf-8")
@@ -59,6 +61,7 @@ def _row(start: str) -> str:
         ("a call of the partner's", [f"{link._SILENCE:g} s"]),
         ("announcements", [f"| {link._WAITING} |"]),
         ("`Enrol`", [f"{service._AT_ONCE:g} at once", f"one in {'two' if service._ARRIVALS == 0.5 else '?'} seconds"]),
+        ("a mark", [f"| {membership.MARK} bytes |"]),
         ("offline", [f"{CONFIG.grace:g} s"]),
         ("`partner`", [f"{CONFIG.partner_days:g} days"]),
         ("`gateway`", [f"{CONFIG.gateway_days:g} days"]),
@@ -68,6 +71,29 @@ def test_the_numbers_are_the_code_s(row, numbers):
     assert numbers
     for number in numbers:
         assert number in _row(row)
+
+
+def test_the_roster_byte_by_byte():
+    """The table of the spec, added up."""
+    begin = SPEC.index("## The roster")
+    table = re.findall(r"^\| (\d+) \| (\d+)", SPEC[begin : SPEC.index("## Marks")], re.M)
+    assert [(int(offset), int(size)) for offset, size in table] == [
+        (0, 12),
+        (12, 1),
+        (13, 32),
+        (45, 8),
+        (53, 4),
+        (57, 4),
+    ]
+    peers = {"a": identity_of(Secret(bytes(32))), "bc": identity_of(Secret(bytes(range(32))))}
+    message = SignedRoster(7, peers, Signature(bytes(64))).message(b"f" * 32)
+    assert len(message) == 57 + sum(4 + len(name) + 32 for name in peers)
+    assert (message[:12], message[12], message[13:45], message[45:53]) == (
+        b"tacit-roster",
+        1,
+        b"f" * 32,
+        bytes(7) + b"\x07",
+    )
 
 
 def test_what_is_small_is_small():

@@ -9,6 +9,7 @@ from tacit.errors import BadInput
 from tacit.link import enrolment
 from tacit.link.enrolment import fingerprint
 from tacit.link.invitation import Invitation
+from tacit.link.words import words
 from tacit.lock import take
 from tacit_client.keys import Keys
 
@@ -45,6 +46,7 @@ def join(invitation_path: Path, directory: Path, *, data: Path | None, trust_new
         keys = Keys.make(directory / "keys", authority=invitation.authority, server=invitation.server)
         _enrol(invitation, keys, directory)
         _write_site(invitation, directory, data=data, trust_new_peers=trust_new_peers)
+        _note(directory, keys)
     _tell(invitation, keys, directory, data=data)
 
 
@@ -77,14 +79,14 @@ def _check_new(directory: Path) -> None:
 
 def _enrol(invitation: Invitation, keys: Keys, directory: Path) -> None:
     """Ask, and keep the answer."""
-    from tacit_client import link, peers
+    from tacit_client import calls, roster
 
     request = keys.request(invitation.name)
     mark = invitation.subject.fingerprint
     proof = enrolment.sign(keys.identity, name=invitation.name, request=request, invitation=mark)
-    enrolled = link.enrol(invitation, request=request, identity=keys.public, proof=proof)
+    enrolled = calls.enrol(invitation, request=request, identity=keys.public, proof=proof)
+    roster.keep(directory / "roster.toml", enrolled.roster, keys=keys)
     keys.keep(enrolled.certificate)
-    peers.write_roster(directory, enrolled.peers)
 
 
 def _write_site(invitation: Invitation, directory: Path, *, data: Path | None, trust_new_peers: bool) -> None:
@@ -93,13 +95,29 @@ def _write_site(invitation: Invitation, directory: Path, *, data: Path | None, t
     site.write(directory, name=invitation.name, address=invitation.address, data=data, trust_new_peers=trust_new_peers)
 
 
+def _note(directory: Path, keys: Keys) -> None:
+    """The first line of the audit log."""
+    from tacit_client.audit import Audit
+    from tacit_client.site import Folder
+
+    folder = Folder.open(directory)
+    facts = {
+        "name": folder.config.name,
+        "server": folder.config.server.address,
+        "server_key": keys.server.hex(),
+        "identity": keys.public.hex(),
+    }
+    Audit.of(folder).write("joined", facts)
+
+
 def _tell(invitation: Invitation, keys: Keys, directory: Path, *, data: Path | None) -> None:
     site = directory / "site.toml"
     print(
         f"{invitation.name} is a partner of the federation at {invitation.address}\n\n"
         f"  {directory / 'keys'}: private keys; keep them on this machine, and in a backup that you alone can open\n"
         f"  {site}: your data and your rules\n"
-        f"  identity: {fingerprint(keys.public)}\n\n"
+        f"  identity: {fingerprint(keys.public)}\n"
+        f"            {words(keys.public)}\n\n"
         "next:\n"
         f"  1. {'say more about' if data else 'name'} your data and read the rules in {site}\n"
         "  2. tell the other partners your identity by telephone or in person, and accept theirs:\n"

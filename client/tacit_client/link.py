@@ -15,21 +15,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import grpc
 
-from tacit.errors import BadInput, JobFailed
+from tacit.errors import BadInput, JobFailed, TacitError
 from tacit.link.channel import Files, client_channel
-from tacit.link.invitation import Invitation
-from tacit.link.link_pb2 import Enrolment, Envelope, Membership, Notice, Piece, Presence, Receipt, Renewal, Ticket
+from tacit.link.link_pb2 import Envelope, Membership, Notice, Piece, Presence, Receipt, Renewal, Ticket, Welcome
 from tacit.link.link_pb2_grpc import LinkStub
 from tacit.link.pieces import join, split
-from tacit.secagg.keys import PublicKey
+from tacit_client.calls import why
 from tacit_client.stall import Stall
 
-__all__ = ["Enrolled", "Link", "Lost", "enrol"]
+__all__ = ["Link", "Lost"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,30 +42,6 @@ class Lost(Exception):
     """The message at hand is no longer: its run is over, or nobody waits for the answer."""
 
 
-@dataclass(frozen=True)
-class Enrolled:
-    """What a partner gets when it joins: its certificate (PEM), and the other partners' identity keys by name."""
-
-    certificate: bytes
-    peers: dict[str, PublicKey]
-
-
-def enrol(invitation: Invitation, *, request: bytes, identity: PublicKey, proof: bytes) -> Enrolled:
-    """Ask the gateway to make a partner of whoever holds `invitation`.
-
-    Raises:
-        BadInput: no answer, or a refusal with the server's reason.
-    """
-    files = invitation.key, invitation.certificate, invitation.authority
-    asked = Enrolment(name=invitation.name, request=request, identity=identity, proof=proof)
-    with client_channel(invitation.address, files) as channel:
-        try:
-            found = LinkStub(channel).Enrol(asked, timeout=_ANSWER, wait_for_ready=False)
-        except grpc.RpcError as error:
-            raise _why(error, invitation.address) from None
-    return _enrolled(found)
-
-
 class Link:
     """A partner's connection to its gateway.
 
@@ -75,7 +49,10 @@ class Link:
         address: host:port.
         files: asked at every connection, so that a renewed certificate is used at once.
         device: what this partner computes on, for the operator's eyes.
-        peers: told who the server says takes part, at every connection.
+        welcome: told what the gateway says first, at every connection, before a message is taken; a TacitError of its
+            ends the link for good.
+        left: told why, when a connection is gone.
+        mark: asked whenever an answer is handed in, and goes with it.
         renew: called at every connection and by `renew`, with a function that turns a certificate request into a
             certificate; says whether there is a new one.
     """
@@ -86,17 +63,19 @@ class Link:
         files: Callable[[], Files],
         *,
         device: str,
-        peers: Callable[[dict[str, PublicKey]], None],
+        welcome: Callable[[Welcome], None],
+        left: Callable[[str], None],
+        mark: Callable[[], bytes],
         renew: Callable[[Callable[[bytes], bytes]], bool],
     ) -> None:
         self._address, self._files, self._device = address, files, device
-        self._peers, self._renew = peers, renew
+        self._welcome, self._left, self._mark, self._renew = welcome, left, mark, renew
         self._session = secrets.token_hex(16)
         self._tickets: queue.Queue[Ticket] = queue.Queue(_WAITING)
-        self._here, self._over = threading.Event(), threading.Event()
+        self._here, self._over, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._stub: LinkStub | None = None
         self._channel: grpc.Channel | None = None
-        self._refused: str | None = None
+        self._failure: JobFailed | None = None
         self.node = 0
 
     def open(self) -> None:
@@ -106,16 +85,16 @@ class Link:
     def close(self) -> None:
         """Leave."""
         self._over.set()
-        self._drop()
+        self._drop("this partner leaves")
 
     def next(self, *, timeout: float) -> Ticket | None:
         """A message that waits, or None after `timeout` seconds.
 
         Raises:
-            JobFailed: the server does not admit this partner any more.
+            JobFailed: the server does not admit this partner any more, or what it said first was found wanting.
         """
-        if self._refused is not None:
-            raise JobFailed(self._refused, hint="ask the operator; a removed partner needs a new invitation")
+        if self._failure is not None:
+            raise self._failure
         with suppress(queue.Empty):
             return self._tickets.get(timeout=timeout)
         return None
@@ -128,7 +107,7 @@ class Link:
     def renew(self) -> None:
         """Have the certificate renewed where it is due, and connect with it. Not while a message is at hand."""
         if self._here.is_set() and self._renew(self._ask):
-            self._drop()
+            self._drop("another certificate is used from now on")
 
     @contextlib.contextmanager
     def take(self, ticket: Ticket, *, limit: int) -> Iterator[tuple[Envelope, Iterable[tuple[str, bytes]]]]:
@@ -148,13 +127,15 @@ class Link:
             raise _lost(error) from None
 
     def give(self, envelope: Envelope, objects: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
-        """Hand in an answer, however often the connection breaks meanwhile.
+        """Hand in an answer, however often the connection breaks meanwhile, each time with the mark of that moment.
 
         Raises:
             Lost: nobody waits for it.
+            TacitError: of `mark`; then nothing has left.
         """
         pause = _FIRST_PAUSE
         while not self._over.is_set():
+            envelope.mark = self._mark()
             try:
                 receipt = self._given(envelope, objects())
             except grpc.FutureCancelledError:
@@ -180,7 +161,7 @@ class Link:
     def _connected(self, ticket: Ticket) -> LinkStub:
         """Wait until the gateway has said welcome. Raises Lost: this partner leaves, or began another session."""
         while not self._here.wait(0.2):
-            if self._over.is_set() or self._refused is not None:
+            if self._over.is_set() or self._failure is not None:
                 raise Lost("leaving")
         if ticket.session != self._session:
             raise Lost("it belongs to an earlier session")
@@ -193,11 +174,14 @@ class Link:
         try:
             self._attend()
         finally:
-            if not self._over.is_set() and self._refused is None:
-                self._refused = "expected a connection that is looked after, found an error that nobody foresaw"
+            if not self._over.is_set() and self._failure is None:
+                self._failure = JobFailed(
+                    "expected a connection that is looked after, found an error that nobody foresaw",
+                    hint="see the log of this partner, and start it anew",
+                )
 
     def _attend(self) -> None:
-        pause, said = _FIRST_PAUSE, ""
+        pause, said, reason = _FIRST_PAUSE, "", "an error that nobody foresaw"
         while not self._over.is_set():
             try:
                 for notice in self._stream():
@@ -206,9 +190,10 @@ class Link:
                     self._hear(notice)
                 reason = "the gateway closed the connection"
             except grpc.RpcError as error:
-                reason = _why(error, self._address).message
+                reason = why(error, self._address).message
                 if error.code() in _FINAL:
-                    self._refused = reason
+                    hint = "ask the operator; a removed partner needs a new invitation"
+                    self._failure = JobFailed(reason, hint=hint)
                     return
                 if (
                     error.code() is grpc.StatusCode.NOT_FOUND
@@ -216,8 +201,12 @@ class Link:
                     self._session, reason = secrets.token_hex(16), "the gateway has forgotten this session"
             except OSError as error:
                 reason = f"expected this partner's keys, found {error.strerror}"
+            except TacitError as error:  # of `welcome`
+                reason = error.message
+                self._failure = JobFailed(error.message, hint=error.hint)
+                return
             finally:
-                self._drop()
+                self._drop(reason)
             if reason != said and not self._over.is_set():
                 _log.warning("not connected: %s; trying again", reason)
             said = reason
@@ -247,7 +236,7 @@ class Link:
         match notice.WhichOneof("kind"):
             case "welcome":
                 self.node = notice.welcome.node
-                self._peers({peer.name: PublicKey(peer.identity) for peer in notice.welcome.peers})
+                self._welcome(notice.welcome)
                 self._here.set()
                 _skew(notice.welcome.clock)
                 _log.info("connected to %s", self._address)
@@ -258,15 +247,15 @@ class Link:
         with suppress(queue.Full):
             self._tickets.put_nowait(ticket)
 
-    def _drop(self) -> None:
-        self._here.clear()
+    def _drop(self, reason: str) -> None:
+        with self._lock:
+            here = self._here.is_set()
+            self._here.clear()
+        if here:
+            self._left(reason)
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-
-
-def _enrolled(found: Membership) -> Enrolled:
-    return Enrolled(found.certificate, {peer.name: PublicKey(peer.identity) for peer in found.peers})
 
 
 def _skew(clock: float) -> None:
@@ -279,22 +268,3 @@ def _lost(error: grpc.RpcError) -> Exception:
     """Lost where asking again can not help; else the error itself."""
     gone = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE} | _FINAL
     return Lost(error.details()) if error.code() in gone else error
-
-
-def _why(error: grpc.RpcError, address: str) -> BadInput:
-    """What went wrong, in words for the partner's engineer."""
-    code = error.code()
-    said, _, hint = (error.details() or "").partition("\n")
-    if said.startswith("expected"):  # the gateway's own words
-        return BadInput(said, hint=hint or "ask the operator")
-    if code is grpc.StatusCode.UNAVAILABLE and any(word in said for word in ("SSL", "Ssl", "andshak", "CERTIFICATE")):
-        return BadInput(
-            f"expected a TLS handshake with {address}, found it refused: {said[:200]}",
-            hint="is this the server's address, is this machine's clock right? else ask for a new invitation",
-        )
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return BadInput(
-            f"expected the server at {address} to answer, found no connection",
-            hint="is it up, is the address right, and may this machine open that port?",
-        )
-    return BadInput(f"expected an answer of {address}, found {code.name}: {said[:200]}", hint="ask the operator")

@@ -14,10 +14,12 @@ import grpc
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 
-from tacit.errors import BadInput
+from tacit.errors import BadInput, JobFailed
 from tacit.link import certificates
 from tacit.link.link_pb2 import Envelope, Ticket
-from tacit_client import peers
+from tacit_client import roster
+from tacit_client.arrival import Arrival
+from tacit_client.audit import Audit
 from tacit_client.keys import Keys
 from tacit_client.letters import closed, opened
 from tacit_client.link import Link, Lost
@@ -48,7 +50,7 @@ class Node:
         """Answer messages, one at a time, until `stop` is set.
 
         Raises:
-            JobFailed: the server does not admit this partner any more.
+            JobFailed: the server does not admit this partner any more, or it must not go on by its own books.
         """
         self._link.open()
         renewed = time.monotonic()
@@ -104,16 +106,36 @@ class Node:
 
 
 def run(folder: Folder, office: Office, *, stop: threading.Event) -> None:
-    """Connect `folder`'s partner and answer until `stop` is set. Raises JobFailed, as `Node.serve`."""
+    """Connect `folder`'s partner and answer until `stop` is set.
+
+    Guarantee: every answer goes with a mark of the ledger as it is when the answer leaves, and no message is taken
+    before the ledger was compared with the mark that the server kept.
+
+    Raises:
+        JobFailed: as `Node.serve`.
+        BadInput: keys, or the list of partners in the folder, that can not be used.
+    """
     keys = Keys.open(folder.keys)
+    roster.read(folder.roster, keys=keys)
+    arrival = Arrival(folder, keys=keys, audit=Audit.of(folder), recall=office.recall)
     link = Link(
         folder.config.server.address,
         keys.files,
         device=office.device,
-        peers=lambda named: peers.write_roster(folder.path, named),
+        welcome=arrival.welcome,
+        left=arrival.left,
+        mark=lambda: _mark(office),
         renew=lambda ask: _renew(keys, folder.config.name, ask),
     )
     Node(link, office.app()).serve(stop)
+
+
+def _mark(office: Office) -> bytes:
+    """Without a mark no answer leaves: the process ends."""
+    try:
+        return office.mark()
+    except BadInput as error:
+        raise JobFailed(error.message, hint=error.hint) from None
 
 
 def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> bool:

@@ -1,12 +1,11 @@
 """Peers: whose identity keys this partner accepted, beside what the server says they are.
 
-`peers.toml` is the partner's own and counts; `roster.toml` is what the server named last, and is only looked at. Both
-hold a line `name = "identity key in hex"` for each partner. Keys are compared by their owners over another channel.
+`peers.toml` is the partner's own and counts: a line `name = "identity key in hex"` for each. What the server named last
+(`tacit_client.roster`) is only looked at. Keys are compared by their owners over another channel.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,13 +17,12 @@ import tomli_w
 
 from tacit.errors import BadInput
 from tacit.link.enrolment import fingerprint
+from tacit.link.identity import check_identity
 from tacit.link.names import check_name
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import PublicKey
 
-__all__ = ["Peer", "State", "accept", "overview", "read", "remove", "write", "write_roster"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Peer", "State", "accept", "acceptable", "overview", "read", "remove", "write"]
 
 State = Literal["accepted", "new", "changed", "not named"]
 
@@ -36,7 +34,7 @@ class Peer:
     Attributes:
         name: of the peer.
         accepted: its key in peers.toml.
-        named: its key in roster.toml.
+        named: its key as the server has it.
     """
 
     name: str
@@ -98,42 +96,22 @@ def write(path: Path, peers: Mapping[str, PublicKey]) -> None:
         ) from None
 
 
-def write_roster(directory: Path, named: Mapping[str, PublicKey]) -> None:
-    """Keep what the server named in DIR/roster.toml, and tell the partner's log of keys that are not the accepted ones.
-
-    A roster that can not be kept is told there too, and the one before stays: only the commands for people read it.
-
-    Guarantee: changes nobody's acceptance.
-    """
-    try:
-        write(directory / "roster.toml", named)
-        found = overview(directory / "peers.toml", roster=directory / "roster.toml")
-    except BadInput as error:
-        _log.error("the server's list of partners was not kept: %s", error.message)
-        return
-    for peer in found:
-        if peer.state == "changed":
-            _log.error("ALARM: the server names another key for %s than the accepted one; it is not used", peer.name)
-
-
-def overview(peers: Path, *, roster: Path) -> tuple[Peer, ...]:
-    """Every peer in either file, by name. Raises BadInput."""
-    accepted, named = read(peers), read(roster)
+def overview(peers: Path, *, named: Mapping[str, PublicKey]) -> tuple[Peer, ...]:
+    """Every peer that was accepted or is named by the server, by name. Raises BadInput."""
+    accepted = read(peers)
     return tuple(Peer(name, accepted.get(name), named.get(name)) for name in sorted({*accepted, *named}))
 
 
-def accept(peers: Path, name: str, *, roster: Path) -> PublicKey:
-    """Count `name` as accepted with the key that the server names for it, which is given back.
+def acceptable(peers: Path, name: str, *, named: Mapping[str, PublicKey]) -> PublicKey:
+    """The key with which `accept` would accept `name`.
 
     Raises:
         BadInput: the server names no such partner, or another key than the one accepted before.
-
-    Guarantee: an accepted key is never replaced; a new one has to be accepted after the old one was removed.
     """
-    accepted, named = read(peers), read(roster)
+    accepted = read(peers)
     if name not in named:
         raise BadInput(
-            f"expected one of {', '.join(sorted(named)) or 'no names yet'} in {roster}, found {name}",
+            f"expected one of {', '.join(sorted(named)) or 'no names yet'} in the server's list, found {name}",
             hint="correct the name, or wait until the server has named that partner",
         )
     if name in accepted and accepted[name] != named[name]:
@@ -142,8 +120,20 @@ def accept(peers: Path, name: str, *, roster: Path) -> PublicKey:
             f"({fingerprint(named[name])})",
             hint="ask that partner over another channel; only if its key really changed, remove it and accept it anew",
         )
-    write(peers, {**accepted, name: named[name]})
     return named[name]
+
+
+def accept(peers: Path, name: str, *, named: Mapping[str, PublicKey]) -> PublicKey:
+    """Count `name` as accepted with the key that the server names for it, which is given back.
+
+    Raises:
+        BadInput: as `acceptable`, or it can not be written.
+
+    Guarantee: an accepted key is never replaced; a new one has to be accepted after the old one was removed.
+    """
+    key = acceptable(peers, name, named=named)
+    write(peers, {**read(peers), name: key})
+    return key
 
 
 def remove(peers: Path, name: str) -> None:
@@ -171,4 +161,7 @@ def _key(name: str, text: object, path: Path) -> PublicKey:
             f"expected an identity key of {2 * KEY} hex digits for {name}, found another value in {path}",
             hint="remove that line, and accept the peer again",
         )
-    return PublicKey(bytes.fromhex(text))
+    try:
+        return check_identity(bytes.fromhex(text), whose=name)
+    except BadInput as error:
+        raise BadInput(f"{error.message} in {path}", hint="remove that line") from None

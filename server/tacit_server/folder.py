@@ -70,8 +70,8 @@ class Folder:
         if folder.keys.is_dir() and not folder.signing_key.exists():
             raise BadInput(
                 f"expected the server's signing key at {folder.signing_key}, found none: lost, or the folder is older",
-                hint="restore it from a backup; where there never was one, make a new folder with tacit-server init and "
-                "invite every partner anew",
+                hint="restore it from a backup; where there never was one, make another folder with tacit-server init, "
+                "and invite every partner anew",
             )
         for file in (folder.keys, *folder.secrets, folder.authority, folder.gateway):
             keyfile.check_mode(file)

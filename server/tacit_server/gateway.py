@@ -29,7 +29,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from tacit.errors import BadInput, TacitError
 from tacit.link import keyfile
 from tacit.link.channel import SERVER_OPTIONS, Files, server_credentials
-from tacit.link.link_pb2 import DESCRIPTOR, Enrolment, Piece, Presence, Renewal, Ticket
+from tacit.link.link_pb2 import DESCRIPTOR, Enrolment, Greeting, Piece, Presence, Renewal, Ticket
 from tacit.link.names import join_address
 from tacit_server.changes import Changes
 from tacit_server.fleet import FleetNode, Gone, Unreachable, node_key
@@ -200,6 +200,7 @@ def _handler(service: Service) -> grpc.GenericRpcHandler:
     table = {
         "Enrol": one(lambda requests, context: service.Enrol(_read(requests, Enrolment), context), None, _write),
         "Renew": one(lambda requests, context: service.Renew(_read(requests, Renewal), context), None, _write),
+        "Greet": one(lambda requests, context: service.Greet(_read(requests, Greeting), context), None, _write),
         "Attend": many(lambda requests, context: service.Attend(_read(requests, Presence), context), None, _write),
         "Take": many(lambda requests, context: service.Take(_read(requests, Ticket), context), None, _write),
         "Give": one(lambda requests, context: service.Give(_read(requests, Piece), context), None, _write),

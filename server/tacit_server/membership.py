@@ -1,6 +1,7 @@
 """The rules of the roster, one transaction at a time: tables, and who may become or stay what.
 
-Every function takes the connection inside a transaction, looks, and raises Refused; only `revoke` changes a row.
+Every function takes the connection inside a transaction, looks, and raises Refused; only `revoke` and `raise_version`
+change a row.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tacit.errors import TacitError
 from tacit.secagg.keys import PublicKey
 
 __all__ = [
+    "MARK",
     "SCHEMA",
     "VERSION",
     "Refused",
@@ -21,14 +23,18 @@ __all__ = [
     "check_invitation",
     "check_newcomer",
     "check_partner",
+    "raise_version",
     "revoke",
     "state_of",
 ]
 
 State = Literal["invited", "active", "removed"]
 
-VERSION = 1
+VERSION = 2
 """Of the tables."""
+
+MARK = 256
+"""Bytes of a partner's mark, at most; ours have 123."""
 
 SCHEMA = (
     """CREATE TABLE invitation (
@@ -48,7 +54,8 @@ SCHEMA = (
         joined REAL,
         last_seen REAL,
         device TEXT NOT NULL DEFAULT '',
-        online INTEGER NOT NULL DEFAULT 0
+        online INTEGER NOT NULL DEFAULT 0,
+        mark BLOB NOT NULL DEFAULT x''
     ) STRICT""",
     # A node is a number below 2^64, which SQLite's numbers are not.
     "CREATE TABLE node (name TEXT PRIMARY KEY, node TEXT NOT NULL UNIQUE, session TEXT NOT NULL, since REAL) STRICT",
@@ -74,6 +81,16 @@ def state_of(db: sqlite3.Connection, name: str) -> State | None:
 def revoke(db: sqlite3.Connection, name: str) -> None:
     """End all invitations of `name`; used ones too, or who is removed could say it never heard the answer."""
     db.execute("UPDATE invitation SET state = 'revoked' WHERE name = ?", (name,))
+
+
+def raise_version(db: sqlite3.Connection, now: float) -> None:
+    """Count one change of membership; `now` is in seconds since 1970.
+
+    The version is that second, and at least one more than before: a roster.db from a backup gets past every version
+    that was given out before, with its first change. Only a clock that was set back, or more changes than seconds,
+    could keep it from that.
+    """
+    db.execute("UPDATE membership SET version = MAX(version + 1, ?)", (int(now),))
 
 
 def check_invitation(

@@ -6,6 +6,8 @@ secret lies in it: of invitations, keys and certificates it knows fingerprints a
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,13 +53,18 @@ class PartnerRow:
 class Roster:
     """The roster in the file `path`, made if missing; safe for threads and processes.
 
+    Args:
+        path: of the file.
+        clock: seconds since 1970; only versions are made of it.
+
     Every method raises BadInput where the file can not be read or written.
 
     Guarantee: an invitation makes one partner, however many ask at the same moment; who was removed is admitted no
     more from that moment on; a node, and an identity key, belongs to one partner.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._db = Database(path, schema=membership.SCHEMA, version=membership.VERSION)
 
     def close(self) -> None:
@@ -132,11 +139,11 @@ class Roster:
                 keys,
             )
             db.execute(
-                "UPDATE partner SET state = 'active', identity = :identity, certificate = :new, previous = NULL, "
-                "joined = :now WHERE name = :name",
+                "UPDATE partner SET state = 'active', mark = IIF(identity IS :identity, mark, x''), "
+                "identity = :identity, certificate = :new, previous = NULL, joined = :now WHERE name = :name",
                 keys,
             )
-            db.execute("UPDATE membership SET version = version + 1")
+            membership.raise_version(db, self._clock())
 
     def renew(self, name: str, *, old: str, new: str) -> None:
         """Let `name` in with the certificate `new` too; `old`, which asked for it, stays good until the next one.
@@ -187,7 +194,7 @@ class Roster:
             membership.revoke(db, name)
             db.execute("DELETE FROM node WHERE name = ?", (name,))
             db.execute("UPDATE partner SET state = 'removed', online = 0 WHERE name = ?", (name,))
-            db.execute("UPDATE membership SET version = version + 1")
+            membership.raise_version(db, self._clock())
 
     def partners(self) -> list[PartnerRow]:
         """Everyone who was ever invited, by name."""
@@ -237,6 +244,37 @@ class Roster:
         """Nobody is connected: for a gateway that starts, since the last one may have died without a word."""
         with self._db.change() as db:
             db.execute("UPDATE partner SET online = 0")
+
+    def members(self) -> tuple[int, dict[str, PublicKey]]:
+        """The version, and every active partner's identity key by name, of one moment."""
+        query = "SELECT name, identity FROM partner WHERE state = 'active' ORDER BY name"
+        with self._db.look() as db:
+            (version,) = db.execute("SELECT version FROM membership").fetchone()
+            return int(version), {name: PublicKey(identity) for name, identity in db.execute(query)}
+
+    def keep_mark(self, name: str, mark: bytes) -> None:
+        """Keep `mark` for `name` in place of the one before, on disk when this returns; what it says is not looked at.
+
+        A partner that joins anew under another identity key has none.
+
+        Raises:
+            BadInput: longer than any mark.
+            Refused: no active partner.
+        """
+        if len(mark) > membership.MARK:
+            raise BadInput(
+                f"expected a mark of at most {membership.MARK} bytes, found {len(mark)}",
+                hint="install the same version of tacit on both sides",
+            )
+        with self._db.change() as db:
+            membership.check_active(db, name)
+            db.execute("UPDATE partner SET mark = ? WHERE name = ?", (mark, name))
+
+    def mark(self, name: str) -> bytes:
+        """The last mark that was kept for `name`; empty where there is none."""
+        with self._db.look() as db:
+            found = db.execute("SELECT mark FROM partner WHERE name = ?", (name,)).fetchone()
+        return bytes(found[0]) if found else b""
 
     def version(self) -> int:
         """A number that rises whenever somebody joins or is removed."""

@@ -23,9 +23,9 @@ from tacit.link.certificates import Role, Subject
 from tacit.link.link_pb2 import (
     Enrolment,
     Envelope,
+    Greeting,
     Membership,
     Notice,
-    Peer,
     Piece,
     Presence,
     Receipt,
@@ -36,6 +36,7 @@ from tacit.link.link_pb2 import (
 from tacit.link.pieces import join, split
 from tacit.secagg.keys import PublicKey
 from tacit_server import answers, enrol
+from tacit_server.database import Unusable
 from tacit_server.fleet import Gone, Unreachable
 from tacit_server.folder import Folder
 from tacit_server.objects import Objects
@@ -44,6 +45,7 @@ from tacit_server.refusals import Absent, Busy, answered, first, own_files
 from tacit_server.roster import Refused, Roster
 from tacit_server.sessions import Session, Sessions, notices
 from tacit_server.spool import Spool
+from tacit_server.welcome import Welcomes
 
 __all__ = ["Service"]
 
@@ -68,6 +70,7 @@ class Service:
 
     def __init__(self, folder: Folder, roster: Roster, sessions: Sessions, *, wake: Callable[[], None]) -> None:
         self._folder, self._roster, self._sessions, self._wake = folder, roster, sessions, wake
+        self._welcomes = Welcomes(folder, roster)
         self._calls = Calls()
         self._giving: set[str] = set()
         self._arrivals: dict[str, Rate] = {}
@@ -92,7 +95,7 @@ class Service:
             _log.info("%s joined", request.name)
             if (earlier := self._sessions.of(request.name)) is not None:  # of a membership that was ended just before
                 self._sessions.expel(earlier)
-            return Membership(certificate=certificate, peers=self._peers())
+            return Membership(certificate=certificate, roster=self._welcomes.roster())
 
     def Renew(self, requests: Iterator[Renewal], context: grpc.ServicerContext) -> Membership:
         """With a partner's certificate: another one."""
@@ -104,7 +107,15 @@ class Service:
                     self._folder, self._roster, partner=partner, request=request.request, now=datetime.now(UTC)
                 )
             _log.info("%s has a new certificate", partner.name)
-            return Membership(certificate=certificate, peers=self._peers())
+            return Membership(certificate=certificate, roster=self._welcomes.roster())
+
+    def Greet(self, requests: Iterator[Greeting], context: grpc.ServicerContext) -> Welcome:
+        """What `Attend` would say first, whether the partner attends or not; nothing changes by it."""
+        with answered(context):
+            partner = self._admit(context, Role.PARTNER)
+            first(requests, context)
+            self._at_leisure(partner)
+            return self._welcomes.welcome(partner.name, node=0)
 
     def Check(self, requests: Iterator[HealthCheckRequest], context: grpc.ServicerContext) -> HealthCheckResponse:
         """Whether the gateway serves: gRPC's standard question, answered to partners as every other."""
@@ -118,11 +129,13 @@ class Service:
         with answered(context):
             partner, request = self._admit(context, Role.PARTNER), first(requests, context)
             self._at_leisure(partner)
+            welcome = self._welcomes.welcome(partner.name, node=0)
             session, stream = self._enter(partner.name, request)
+            welcome.node = session.fleet.node
         context.add_callback(lambda: stream.put(None))
         _log.info("%s is there, node %d, %s", partner.name, session.fleet.node, _printable(request.device))
         try:
-            yield Notice(welcome=Welcome(node=session.fleet.node, clock=time.time(), peers=self._peers()))
+            yield Notice(welcome=welcome)
             yield from notices(stream)
             if context.is_active():
                 self._explain(context, partner)
@@ -155,7 +168,11 @@ class Service:
         asked, late = session.message(), False
         metadata = asked.metadata
         try:
+            if envelope.mark:  # on disk before anybody has the answer that it covers
+                self._roster.keep_mark(session.partner, envelope.mark)
             answers.check(envelope.message, envelope.tree, spool, asked=asked, limit=limit)
+        except Unusable:  # of the server's own files: the same answer may be taken later
+            raise
         except BadInput:
             self._done(session)  # it would give the same again, and is to hear of what comes next
             raise
@@ -258,13 +275,6 @@ class Service:
         finally:
             with self._lock:
                 self._giving.discard(session.partner)
-
-    def _peers(self) -> list[Peer]:
-        return [
-            Peer(name=row.name, identity=row.identity)
-            for row in self._roster.partners()
-            if row.state == "active" and row.identity is not None
-        ]
 
     def _explain(self, context: grpc.ServicerContext, partner: Subject) -> None:
         """Why the gateway ended a stream."""

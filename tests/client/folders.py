@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
+from tacit.link.certificates import make_authority
+from tacit.link.roster import SignedRoster, federation_of
 from tacit.secagg.keys import PublicKey, Secret, identity_of
-from tacit_client import peers, site
+from tacit_client import peers, roster, site
 from tacit_client.keys import Keys
 from tacit_client.site import Folder
 
-__all__ = ["CLASSES", "SIDE", "SIGNING", "change", "make_folder", "make_folders", "write_csv", "write_npz"]
+__all__ = [
+    "AUTHORITY", "CLASSES", "SIDE", "SIGNING", "change", "make_folder", "make_folders", "name_peers", "signed",
+    "write_csv", "write_npz",
+]  # fmt: skip
 
 SIGNING = Secret(bytes(range(32)))
 """The server's signing key."""
+
+AUTHORITY = make_authority(name="authority", lifetime=timedelta(days=9))[1]
 
 SIDE, CLASSES = 8, ("axe", "bow", "cup")
 
@@ -24,7 +33,7 @@ SIDE, CLASSES = 8, ("axe", "bow", "cup")
 def make_folder(path: Path, *, name: str, data: Path | None, **policy: object) -> Folder:
     """A partner's folder at `path` with keys of its own."""
     path.mkdir(mode=0o700)
-    Keys.make(path / "keys", authority=b"authority", server=identity_of(SIGNING))
+    Keys.make(path / "keys", authority=AUTHORITY, server=identity_of(SIGNING))
     site.write(path, name=name, address="fl.example.org:9443", data=data, trust_new_peers=False)
     change(path, 'device = "auto"', 'device = "cpu"')
     for key, value in policy.items():
@@ -40,10 +49,20 @@ def make_folders(root: Path, data: dict[str, Path], **policy: object) -> dict[st
     made = {name: make_folder(root / name, name=name, data=path, **policy) for name, path in data.items()}
     keys: dict[str, PublicKey] = {name: Keys(folder.keys).public for name, folder in made.items()}
     for name, folder in made.items():
-        peers.write(folder.roster, keys)
+        name_peers(folder, keys)
         for other in keys.keys() - {name}:
-            peers.accept(folder.peers, other, roster=folder.roster)
+            peers.accept(folder.peers, other, named=keys)
     return made
+
+
+def signed(named: Mapping[str, PublicKey], *, version: int = 1, authority: bytes = AUTHORITY) -> SignedRoster:
+    """The server's list of partners."""
+    return SignedRoster.sign(named, version=version, federation=federation_of(authority), key=SIGNING)
+
+
+def name_peers(folder: Folder, named: Mapping[str, PublicKey], *, version: int = 1) -> None:
+    """Let the server name these partners."""
+    roster.keep(folder.roster, signed(named, version=version), keys=Keys(folder.keys))
 
 
 def change(path: Path, old: str, new: str) -> None:

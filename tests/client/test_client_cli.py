@@ -12,16 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from folders import change, make_folder, make_folders, write_npz
+from folders import change, make_folder, write_npz
 
-from tacit.link.enrolment import fingerprint
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
-from tacit.secagg.keys import PublicKey
-from tacit_client import peers
 from tacit_client.cli import main
 from tacit_client.holding import open_budget
-from tacit_client.keys import Keys
 from tacit_client.ledger import Release
 from tacit_client.site import Folder
 

@@ -13,15 +13,19 @@ from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.link.certificates import key_hash, subject
 from tacit.link.enrolment import fingerprint
+from tacit.link.roster import SignedRoster
+from tacit.link.words import words
 from tacit.lock import take
 from tacit.secagg.keys import identity_of
-from tacit_client import link, peers, site
+from tacit_client import calls, roster, site
+from tacit_client.audit import Audit
+from tacit_client.calls import Enrolled
 from tacit_client.join import join
 from tacit_client.keys import Keys
-from tacit_client.link import Enrolled
 from tacit_server import enrol
 from tacit_server.roster import Refused, Roster
 from tacit_server.setup import init
+from tacit_server.welcome import Welcomes
 
 
 class Server:
@@ -39,7 +43,7 @@ class Server:
         return path
 
     def enrol(self, invitation, *, request, identity, proof):
-        """In place of `tacit_client.link.enrol`, whose words for a refusal are the server's."""
+        """In place of `tacit_client.calls.enrol`, whose words for a refusal are the server's."""
         self.asked += 1
         if self.cut == "before":
             raise BadInput("expected the server to answer, found no connection", hint="ask again later")
@@ -58,8 +62,7 @@ class Server:
             raise BadInput(error.message, hint=error.hint) from None
         if self.cut == "after":
             raise BadInput("expected the server to answer, found silence", hint="ask again later")
-        rows = self.roster.partners()
-        return Enrolled(certificate, {row.name: row.identity for row in rows if row.state == "active"})
+        return Enrolled(certificate, SignedRoster.unpack(Welcomes(self.folder, self.roster).roster()))
 
     def row(self, name="hospital-a"):
         return next(row for row in self.roster.partners() if row.name == name)
@@ -68,7 +71,7 @@ class Server:
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     made = Server(tmp_path / "server")
-    monkeypatch.setattr(link, "enrol", made.enrol)
+    monkeypatch.setattr(calls, "enrol", made.enrol)
     return made
 
 
@@ -99,9 +102,21 @@ def test_a_partner_s_folder(server, invitation, place, tmp_path, capsys):
     server.roster.admit(subject(keys.certificate))
     assert server.row().identity == keys.public
     assert keys.server == identity_of(keyfile.read_key(server.folder.signing_key))
-    assert peers.read(folder.roster) == {"hospital-a": keys.public}
+    assert roster.named(folder.roster, keys=keys) == {"hospital-a": keys.public}
+    (line,) = Audit.of(folder).entries()
+    assert (line.event, line.facts["server_key"], line.facts["identity"]) == (
+        "joined",
+        keys.server.hex(),
+        keys.public.hex(),
+    )
     out = capsys.readouterr().out
-    for word in (fingerprint(keys.public), f"tacit-client run {place}", f"tacit-client peers {place}", "site.toml"):
+    for word in (
+        fingerprint(keys.public),
+        words(keys.public),
+        f"tacit-client run {place}",
+        f"tacit-client peers {place}",
+        "site.toml",
+    ):
         assert word in out
     assert keys.identity.hex() not in out
     assert "PRIVATE" not in out
@@ -112,7 +127,7 @@ def test_the_second_hears_of_the_first(server, invitation, place, tmp_path):
     second = tmp_path / "second"
     _join(server.invite(tmp_path / "b.toml", "hospital-b"), second, trust_new_peers=True)
     folder = site.Folder.open(second)
-    assert set(peers.read(folder.roster)) == {"hospital-a", "hospital-b"}
+    assert set(roster.named(folder.roster, keys=Keys.open(folder.keys))) == {"hospital-a", "hospital-b"}
     assert folder.config.policy.trust_new_peers
 
 
@@ -150,7 +165,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_keys(server, invitation,
     assert server.asked == 3
 
 
-STEPS = ("keys.make_key", "keys.Keys.keep", "peers.write_roster", "site.write")
+STEPS = ("keys.make_key", "keys.Keys.keep", "roster.keep", "site.write")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -179,7 +194,7 @@ def test_the_keys_are_on_disk_before_the_server_is_asked(server, invitation, pla
         seen.update(_content(place / "keys"))
         return server.enrol(made, **sent)
 
-    monkeypatch.setattr(link, "enrol", look)
+    monkeypatch.setattr(calls, "enrol", look)
     _join(invitation, place)
     assert len(seen) == 5
     assert seen.items() <= _content(place).items()
@@ -263,3 +278,12 @@ def test_two_joins_at_once_in_one_folder(server, invitation, place):
     with take(place / "run.lock", what="a test"):
         _asks_nothing(server, invitation, place, match=f"found process {os.getpid()}")
     _join(invitation, place)
+
+
+def test_a_server_with_another_signing_key_is_refused_before_anything_is_kept(server, invitation, place):
+    """The gateway of this federation, but not who made the invitation."""
+    keyfile.write(server.folder.signing_key, bytes(range(32)))
+    with pytest.raises(BadInput, match="signed with the server's key, found a wrong signature"):
+        _join(invitation, place)
+    assert sorted(path.name for path in place.iterdir()) == ["keys", "run.lock"]
+    assert not (place / "keys" / "link.pem").exists()

@@ -12,7 +12,15 @@ from tacit_client.link import Link, Lost
 
 @pytest.fixture
 def link():
-    made = Link("127.0.0.1:9", lambda: (b"", b"", b""), device="", peers=lambda _: None, renew=lambda _: False)
+    made = Link(
+        "127.0.0.1:9",
+        lambda: (b"", b"", b""),
+        device="",
+        welcome=lambda _: None,
+        left=lambda _: None,
+        mark=lambda: b"",
+        renew=lambda _: False,
+    )
     made._here.set()  # as after the gateway's welcome
     yield made
     made.close()

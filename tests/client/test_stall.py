@@ -16,6 +16,9 @@ from tacit_client import link as module
 from tacit_client.link import Link
 from tacit_client.stall import Stall
 
+CALLBACKS = {
+    "welcome": lambda welcome: None, "left": lambda reason: None, "mark": lambda: b"", "renew": lambda ask: False,
+}  # fmt: skip
 TICKET = Ticket(session="a" * 32, message="f" * 64)
 
 
@@ -47,7 +50,7 @@ def silent(monkeypatch):
     server.start()
     monkeypatch.setattr(module, "_SILENCE", 0.5)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        link = Link("", lambda: (b"", b"", b""), device="", peers=lambda found: None, renew=lambda ask: False)
+        link = Link("", lambda: (b"", b"", b""), device="", **CALLBACKS)
         monkeypatch.setattr(link, "_connected", lambda ticket: LinkStub(channel))
         yield link, service
     service.over.set()
@@ -89,18 +92,18 @@ def test_a_link_that_is_not_looked_after_ends_the_process(monkeypatch):
     def fail():
         raise RuntimeError("unforeseen")
 
-    link = Link("127.0.0.1:1", fail, device="", peers=lambda found: None, renew=lambda ask: False)
+    link = Link("127.0.0.1:1", fail, device="", **CALLBACKS)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     link.open()
     deadline = time.monotonic() + 10
-    while link._refused is None and time.monotonic() < deadline:
+    while link._failure is None and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(JobFailed, match="looked after"):
         link.next(timeout=0.1)
 
 
 def test_announcements_without_end_are_not_kept():
-    link = Link("", lambda: (b"", b"", b""), device="", peers=lambda found: None, renew=lambda ask: False)
+    link = Link("", lambda: (b"", b"", b""), device="", **CALLBACKS)
     for _ in range(10_000):
         link._hear(Notice(waiting=TICKET))
     kept = [link.next(timeout=0.01) for _ in range(20)]

@@ -34,7 +34,7 @@ from tacit_server.folder import Folder
 from tacit_server.roster import Roster
 from tacit_sim.rehearsal import HOST, Rehearsal
 
-METHODS = ("Enrol", "Renew", "Attend", "Take", "Give")
+METHODS = ("Enrol", "Renew", "Greet", "Attend", "Take", "Give")
 SIDE = 8
 
 
@@ -161,7 +161,15 @@ def hello_app(keys: Keys, *, name: str, said: threading.Event | None = None) -> 
 @contextmanager
 def serving(federation: Rehearsal, keys: Keys, app: ClientApp) -> Iterator[Link]:
     """A partner's loop with `app`, in a thread of this process."""
-    link = Link(address(federation), keys.files, device="test", peers=lambda named: None, renew=lambda ask: None)
+    link = Link(
+        address(federation),
+        keys.files,
+        device="test",
+        welcome=lambda welcome: None,
+        left=lambda reason: None,
+        mark=lambda: b"",
+        renew=lambda ask: False,
+    )
     stop = threading.Event()
     thread = threading.Thread(target=Node(link, app).serve, args=(stop,), daemon=True)
     thread.start()

@@ -47,7 +47,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def roster(path):
-    return Roster(path)
+    return Roster(path, clock=lambda: 0.0)
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def test_a_file_that_is_no_roster(tmp_path):
         with pytest.raises(BadInput, match="expected a database"):
             Roster(path)
     db = sqlite3.connect(tmp_path / "newer.db")
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
-    with pytest.raises(BadInput, match=r"expected version 1 of .*, found 2"):
+    with pytest.raises(BadInput, match=r"expected version 2 of .*, found 3"):
         Roster(tmp_path / "newer.db")
 
 

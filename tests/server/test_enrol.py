@@ -131,7 +131,8 @@ WRONG = {
     "role invitation, found one for gateway": {"role": Role.GATEWAY},
     "holds the identity key it names, found a wrong one": {"proof": bytes(64)},
     "holds the identity key": {"identity": PublicKey(bytes(range(32)))},
-    "the identity key it names": {"identity": PublicKey(b"short")},
+    "an identity key of 32 bytes for hospital-a, found 5": {"identity": PublicKey(b"short")},
+    "found one of small order": {"identity": PublicKey((1).to_bytes(32, "little")), "proof": b"\x01" + bytes(63)},
     "identity key it names": {"proof": b""},
     "found a wrong one": {"request": make_request(make_key(), name="hospital-a")},
     "a wrong one": {"request": b""},
@@ -268,4 +269,4 @@ def test_two_processes_with_one_invitation_at_the_same_moment(place, tmp_path):
         assert said[1] == "in"
         assert "was used with other keys" in said[0]
         assert _row(place, f"hospital-{index}").state == "active"
-    assert place[1].version() == 3
+    assert [row.state for row in place[1].partners()] == ["active"] * 3

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -273,7 +278,9 @@ def test_what_the_operator_sees_of_a_partner(joined):
     assert [row.name for row in joined.partners()] == ["a"]
 
 
-def test_the_version_rises_with_membership_alone(roster):
+def test_the_version_rises_with_membership_alone(tmp_path):
+    roster = Roster(tmp_path / "roster.db", clock=lambda: 0.0)
+
     def change(act):
         before = roster.version()
         act()
@@ -285,3 +292,85 @@ def test_the_version_rises_with_membership_alone(roster):
     assert change(lambda: roster.node("a", session="s", node=1, now=NOW)) == 0
     assert change(lambda: roster.seen("a", online=True, device="", now=NOW)) == 0
     assert change(lambda: roster.remove("a")) == 1
+
+
+def test_the_version_is_the_time_and_always_rises(tmp_path):
+    now = [1_900_000_000.7]
+    roster = Roster(tmp_path / "roster.db", clock=lambda: now[0])
+    seen = [roster.version()]
+    for name, step in (("a", 0.0), ("b", 0.1), ("c", 50.0), ("d", -10_000.0)):
+        now[0] += step
+        roster.invite(name, fingerprint=name, expires=NOW + HOUR)
+        _enrol(roster, name, invitation=name, identity=name)
+        seen.append(roster.version())
+    assert seen == [0, 1_900_000_000, 1_900_000_001, 1_900_000_050, 1_900_000_051]
+    roster.remove("a")
+    assert roster.version() == 1_900_000_052
+    assert roster.members() == (1_900_000_052, {name: _key(name) for name in "bcd"})
+
+
+def test_a_roster_from_a_backup_gets_past_what_was_given_out(tmp_path):
+    """With its first change; until then partners see an older one, and refuse it."""
+    now = [1_900_000_000.0]
+    path, backup = tmp_path / "roster.db", tmp_path / "backup.db"
+    roster = Roster(path, clock=lambda: now[0])
+    roster.invite("a", fingerprint="i", expires=NOW + HOUR)
+    _enrol(roster)
+    with closing(sqlite3.connect(backup)) as copy:
+        roster._db._db.backup(copy)
+    for _ in range(3):
+        now[0] += 60
+        roster.invite("b", fingerprint=str(now[0]), expires=NOW + HOUR)
+        roster.remove("b")
+    given_out = roster.version()
+    restored = Roster(backup, clock=lambda: now[0] + 60)
+    assert restored.version() < given_out
+    restored.remove("a")
+    assert restored.version() > given_out
+
+
+def test_a_mark_is_kept_for_who_gave_it(joined):
+    joined.invite("b", fingerprint="b", expires=NOW + HOUR)
+    _enrol(joined, "b", invitation="b", identity="B")
+    assert [joined.mark(name) for name in ("a", "b", "z")] == [b"", b"", b""]
+    for mark in (b"\x00first", b"second" * 42):
+        version = joined.version()
+        joined.keep_mark("a", mark)
+        assert [joined.mark(name) for name in ("a", "b")] == [mark, b""]
+        assert joined.version() == version
+    with pytest.raises(BadInput, match="at most 256 bytes, found 257"):
+        joined.keep_mark("a", bytes(257))
+    joined.keep_mark("b", bytes(256))
+    for stranger in ("z", "c"):
+        with pytest.raises(Refused):
+            joined.keep_mark(stranger, b"x")
+    assert joined.mark("a") == b"second" * 42
+
+
+@pytest.mark.parametrize(("identity", "left"), [("A", b"mark"), ("B", b"")])
+def test_who_joins_anew_has_its_mark_with_the_same_identity_alone(joined, identity, left):
+    joined.keep_mark("a", b"mark")
+    joined.remove("a")
+    assert joined.mark("a") == b"mark"
+    with pytest.raises(Refused, match="a was removed"):
+        joined.keep_mark("a", b"later")
+    joined.invite("a", fingerprint="j", expires=NOW + HOUR)
+    assert joined.mark("a") == b"mark"
+    _enrol(joined, invitation="j", identity=identity, certificate="d")
+    assert joined.mark("a") == left
+
+
+def test_a_mark_is_on_disk_once_it_is_kept(tmp_path):
+    """A process that is killed the moment after has kept it."""
+    code = (
+        "import os, sys; from pathlib import Path; from datetime import *; from tacit_server.roster import Roster\n"
+        "roster = Roster(Path(sys.argv[1])); now = datetime.now(UTC)\n"
+        "roster.invite('a', fingerprint='i', expires=now + timedelta(hours=1))\n"
+        "roster.enrol(name='a', invitation='i', identity=b'A', key_hash='k', certificate_fingerprint='c', now=now)\n"
+        "roster.keep_mark('a', b'mark'); os.kill(os.getpid(), 9)"
+    )
+    path = tmp_path / "roster.db"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, check=False, timeout=60)
+    assert done.returncode == -9
+    assert Roster(path).mark("a") == b"mark"

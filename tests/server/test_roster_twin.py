@@ -47,7 +47,7 @@ class AgainstATwin(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.roster = Roster(Path(self.folder.name) / "roster.db")
+        self.roster = Roster(Path(self.folder.name) / "roster.db", clock=lambda: 0.0)
         self.open, self.used, self.owner = {}, {}, {}
         self.active, self.nodes = {}, {}
         self.count = self.version = 0

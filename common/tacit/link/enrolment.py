@@ -9,8 +9,9 @@ import re
 
 from tacit.codec import Writer
 from tacit.errors import BadInput
+from tacit.link.identity import check_identity
 from tacit.link.names import check_name
-from tacit.secagg.constants import KEY, SIGNATURE
+from tacit.secagg.constants import SIGNATURE
 from tacit.secagg.keys import PublicKey, Secret, Signature, digest, verifies
 from tacit.secagg.keys import sign as sign_with
 
@@ -39,13 +40,15 @@ def sign(identity: Secret, *, name: str, request: bytes, invitation: str) -> byt
 def check(public: PublicKey, proof: bytes, *, name: str, request: bytes, invitation: str) -> None:
     """Whether `proof` was made with the private half of `public`, over the same name, request and invitation.
 
-    Guarantee: a proof for another name, request, invitation, identity or purpose is refused.
+    Guarantee: a proof for another name, request, invitation, identity or purpose is refused, and so is a key under
+    which a proof that nobody made would hold (`tacit.link.identity`).
 
     Raises:
         BadInput: it was not, or any part is malformed.
     """
     message = _message(name=name, request=request, invitation=invitation)
-    fits = len(public) == KEY and len(proof) == SIGNATURE
+    check_identity(public, whose=name)
+    fits = len(proof) == SIGNATURE
     if not fits or not verifies(Signature(proof), identity=public, message=message):
         raise BadInput(
             f"expected a proof that {name} holds the identity key it names, found a wrong one",

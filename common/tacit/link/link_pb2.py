@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tacit/link/link.proto\x12\rtacit.link.v1\"K\n\tEnrolment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x10\n\x08identity\x18\x03 \x01(\x0c\x12\r\n\x05proof\x18\x04 \x01(\x0c\"\x1a\n\x07Renewal\x12\x0f\n\x07request\x18\x01 \x01(\x0c\"E\n\nMembership\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\"\n\x05peers\x18\x02 \x03(\x0b\x32\x13.tacit.link.v1.Peer\"&\n\x04Peer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\x0c\"<\n\x08Presence\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"e\n\x06Notice\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.tacit.link.v1.WelcomeH\x00\x12(\n\x07waiting\x18\x02 \x01(\x0b\x32\x15.tacit.link.v1.TicketH\x00\x42\x06\n\x04kind\"J\n\x07Welcome\x12\x0c\n\x04node\x18\x01 \x01(\x06\x12\r\n\x05\x63lock\x18\x02 \x01(\x01\x12\"\n\x05peers\x18\x03 \x03(\x0b\x32\x13.tacit.link.v1.Peer\"*\n\x06Ticket\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"u\n\x05Piece\x12+\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.tacit.link.v1.EnvelopeH\x00\x12\'\n\x06object\x18\x02 \x01(\x0b\x32\x15.tacit.link.v1.ObjectH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04kind\"P\n\x08\x45nvelope\x12%\n\x06ticket\x18\x01 \x01(\x0b\x32\x15.tacit.link.v1.Ticket\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0c\n\x04tree\x18\x03 \x01(\x0c\"$\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06length\x18\x02 \x01(\x04\"\x17\n\x07Receipt\x12\x0c\n\x04late\x18\x01 \x01(\x08\x32\xab\x02\n\x04Link\x12<\n\x05\x45nrol\x12\x18.tacit.link.v1.Enrolment\x1a\x19.tacit.link.v1.Membership\x12:\n\x05Renew\x12\x16.tacit.link.v1.Renewal\x1a\x19.tacit.link.v1.Membership\x12:\n\x06\x41ttend\x12\x17.tacit.link.v1.Presence\x1a\x15.tacit.link.v1.Notice0\x01\x12\x35\n\x04Take\x12\x15.tacit.link.v1.Ticket\x1a\x14.tacit.link.v1.Piece0\x01\x12\x36\n\x04Give\x12\x14.tacit.link.v1.Piece\x1a\x16.tacit.link.v1.Receipt(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tacit/link/link.proto\x12\rtacit.link.v1\"K\n\tEnrolment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x10\n\x08identity\x18\x03 \x01(\x0c\x12\r\n\x05proof\x18\x04 \x01(\x0c\"\x1a\n\x07Renewal\x12\x0f\n\x07request\x18\x01 \x01(\x0c\"N\n\nMembership\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12+\n\x06roster\x18\x02 \x01(\x0b\x32\x1b.tacit.link.v1.SignedRoster\"V\n\x0cSignedRoster\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\"\n\x05peers\x18\x02 \x03(\x0b\x32\x13.tacit.link.v1.Peer\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"&\n\x04Peer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\x0c\"\x1b\n\x08Greeting\x12\x0f\n\x07version\x18\x01 \x01(\t\"<\n\x08Presence\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"e\n\x06Notice\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.tacit.link.v1.WelcomeH\x00\x12(\n\x07waiting\x18\x02 \x01(\x0b\x32\x15.tacit.link.v1.TicketH\x00\x42\x06\n\x04kind\"a\n\x07Welcome\x12\x0c\n\x04node\x18\x01 \x01(\x06\x12\r\n\x05\x63lock\x18\x02 \x01(\x01\x12+\n\x06roster\x18\x03 \x01(\x0b\x32\x1b.tacit.link.v1.SignedRoster\x12\x0c\n\x04mark\x18\x04 \x01(\x0c\"*\n\x06Ticket\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"u\n\x05Piece\x12+\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.tacit.link.v1.EnvelopeH\x00\x12\'\n\x06object\x18\x02 \x01(\x0b\x32\x15.tacit.link.v1.ObjectH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04kind\"^\n\x08\x45nvelope\x12%\n\x06ticket\x18\x01 \x01(\x0b\x32\x15.tacit.link.v1.Ticket\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0c\n\x04tree\x18\x03 \x01(\x0c\x12\x0c\n\x04mark\x18\x04 \x01(\x0c\"$\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06length\x18\x02 \x01(\x04\"\x17\n\x07Receipt\x12\x0c\n\x04late\x18\x01 \x01(\x08\x32\xe5\x02\n\x04Link\x12<\n\x05\x45nrol\x12\x18.tacit.link.v1.Enrolment\x1a\x19.tacit.link.v1.Membership\x12:\n\x05Renew\x12\x16.tacit.link.v1.Renewal\x1a\x19.tacit.link.v1.Membership\x12\x38\n\x05Greet\x12\x17.tacit.link.v1.Greeting\x1a\x16.tacit.link.v1.Welcome\x12:\n\x06\x41ttend\x12\x17.tacit.link.v1.Presence\x1a\x15.tacit.link.v1.Notice0\x01\x12\x35\n\x04Take\x12\x15.tacit.link.v1.Ticket\x1a\x14.tacit.link.v1.Piece0\x01\x12\x36\n\x04Give\x12\x14.tacit.link.v1.Piece\x1a\x16.tacit.link.v1.Receipt(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,25 +36,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWAL']._serialized_start=117
   _globals['_RENEWAL']._serialized_end=143
   _globals['_MEMBERSHIP']._serialized_start=145
-  _globals['_MEMBERSHIP']._serialized_end=214
-  _globals['_PEER']._serialized_start=216
-  _globals['_PEER']._serialized_end=254
-  _globals['_PRESENCE']._serialized_start=256
-  _globals['_PRESENCE']._serialized_end=316
-  _globals['_NOTICE']._serialized_start=318
-  _globals['_NOTICE']._serialized_end=419
-  _globals['_WELCOME']._serialized_start=421
-  _globals['_WELCOME']._serialized_end=495
-  _globals['_TICKET']._serialized_start=497
-  _globals['_TICKET']._serialized_end=539
-  _globals['_PIECE']._serialized_start=541
-  _globals['_PIECE']._serialized_end=658
-  _globals['_ENVELOPE']._serialized_start=660
-  _globals['_ENVELOPE']._serialized_end=740
-  _globals['_OBJECT']._serialized_start=742
-  _globals['_OBJECT']._serialized_end=778
-  _globals['_RECEIPT']._serialized_start=780
-  _globals['_RECEIPT']._serialized_end=803
-  _globals['_LINK']._serialized_start=806
-  _globals['_LINK']._serialized_end=1105
+  _globals['_MEMBERSHIP']._serialized_end=223
+  _globals['_SIGNEDROSTER']._serialized_start=225
+  _globals['_SIGNEDROSTER']._serialized_end=311
+  _globals['_PEER']._serialized_start=313
+  _globals['_PEER']._serialized_end=351
+  _globals['_GREETING']._serialized_start=353
+  _globals['_GREETING']._serialized_end=380
+  _globals['_PRESENCE']._serialized_start=382
+  _globals['_PRESENCE']._serialized_end=442
+  _globals['_NOTICE']._serialized_start=444
+  _globals['_NOTICE']._serialized_end=545
+  _globals['_WELCOME']._serialized_start=547
+  _globals['_WELCOME']._serialized_end=644
+  _globals['_TICKET']._serialized_start=646
+  _globals['_TICKET']._serialized_end=688
+  _globals['_PIECE']._serialized_start=690
+  _globals['_PIECE']._serialized_end=807
+  _globals['_ENVELOPE']._serialized_start=809
+  _globals['_ENVELOPE']._serialized_end=903
+  _globals['_OBJECT']._serialized_start=905
+  _globals['_OBJECT']._serialized_end=941
+  _globals['_RECEIPT']._serialized_start=943
+  _globals['_RECEIPT']._serialized_end=966
+  _globals['_LINK']._serialized_start=969
+  _globals['_LINK']._serialized_end=1326
 # @@protoc_insertion_point(module_scope)

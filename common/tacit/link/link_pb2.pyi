@@ -25,12 +25,22 @@ class Renewal(_message.Message):
     def __init__(self, request: _Optional[bytes] = ...) -> None: ...
 
 class Membership(_message.Message):
-    __slots__ = ("certificate", "peers")
+    __slots__ = ("certificate", "roster")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
-    PEERS_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
+    roster: SignedRoster
+    def __init__(self, certificate: _Optional[bytes] = ..., roster: _Optional[_Union[SignedRoster, _Mapping]] = ...) -> None: ...
+
+class SignedRoster(_message.Message):
+    __slots__ = ("version", "peers", "signature")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    version: int
     peers: _containers.RepeatedCompositeFieldContainer[Peer]
-    def __init__(self, certificate: _Optional[bytes] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
+    signature: bytes
+    def __init__(self, version: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("name", "identity")
@@ -39,6 +49,12 @@ class Peer(_message.Message):
     name: str
     identity: bytes
     def __init__(self, name: _Optional[str] = ..., identity: _Optional[bytes] = ...) -> None: ...
+
+class Greeting(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class Presence(_message.Message):
     __slots__ = ("session", "version", "device")
@@ -59,14 +75,16 @@ class Notice(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., waiting: _Optional[_Union[Ticket, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("node", "clock", "peers")
+    __slots__ = ("node", "clock", "roster", "mark")
     NODE_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
-    PEERS_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
     node: int
     clock: float
-    peers: _containers.RepeatedCompositeFieldContainer[Peer]
-    def __init__(self, node: _Optional[int] = ..., clock: _Optional[float] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
+    roster: SignedRoster
+    mark: bytes
+    def __init__(self, node: _Optional[int] = ..., clock: _Optional[float] = ..., roster: _Optional[_Union[SignedRoster, _Mapping]] = ..., mark: _Optional[bytes] = ...) -> None: ...
 
 class Ticket(_message.Message):
     __slots__ = ("session", "message")
@@ -87,14 +105,16 @@ class Piece(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ..., object: _Optional[_Union[Object, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("ticket", "message", "tree")
+    __slots__ = ("ticket", "message", "tree", "mark")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TREE_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
     ticket: Ticket
     message: bytes
     tree: bytes
-    def __init__(self, ticket: _Optional[_Union[Ticket, _Mapping]] = ..., message: _Optional[bytes] = ..., tree: _Optional[bytes] = ...) -> None: ...
+    mark: bytes
+    def __init__(self, ticket: _Optional[_Union[Ticket, _Mapping]] = ..., message: _Optional[bytes] = ..., tree: _Optional[bytes] = ..., mark: _Optional[bytes] = ...) -> None: ...
 
 class Object(_message.Message):
     __slots__ = ("id", "length")

@@ -44,6 +44,11 @@ class LinkStub(object):
                 request_serializer=tacit_dot_link_dot_link__pb2.Renewal.SerializeToString,
                 response_deserializer=tacit_dot_link_dot_link__pb2.Membership.FromString,
                 _registered_method=True)
+        self.Greet = channel.unary_unary(
+                '/tacit.link.v1.Link/Greet',
+                request_serializer=tacit_dot_link_dot_link__pb2.Greeting.SerializeToString,
+                response_deserializer=tacit_dot_link_dot_link__pb2.Welcome.FromString,
+                _registered_method=True)
         self.Attend = channel.unary_stream(
                 '/tacit.link.v1.Link/Attend',
                 request_serializer=tacit_dot_link_dot_link__pb2.Presence.SerializeToString,
@@ -73,6 +78,13 @@ class LinkServicer(object):
 
     def Renew(self, request, context):
         """With a partner's certificate: a new one before the old one ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Greet(self, request, context):
+        """With a partner's certificate: what Attend would say first, and no more. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +123,11 @@ def add_LinkServicer_to_server(servicer, server):
                     servicer.Renew,
                     request_deserializer=tacit_dot_link_dot_link__pb2.Renewal.FromString,
                     response_serializer=tacit_dot_link_dot_link__pb2.Membership.SerializeToString,
+            ),
+            'Greet': grpc.unary_unary_rpc_method_handler(
+                    servicer.Greet,
+                    request_deserializer=tacit_dot_link_dot_link__pb2.Greeting.FromString,
+                    response_serializer=tacit_dot_link_dot_link__pb2.Welcome.SerializeToString,
             ),
             'Attend': grpc.unary_stream_rpc_method_handler(
                     servicer.Attend,
@@ -182,6 +199,33 @@ class Link(object):
             '/tacit.link.v1.Link/Renew',
             tacit_dot_link_dot_link__pb2.Renewal.SerializeToString,
             tacit_dot_link_dot_link__pb2.Membership.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Greet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tacit.link.v1.Link/Greet',
+            tacit_dot_link_dot_link__pb2.Greeting.SerializeToString,
+            tacit_dot_link_dot_link__pb2.Welcome.FromString,
             options,
             channel_credentials,
             insecure,

@@ -146,7 +146,9 @@ def main(argv: list[str]) -> int:
         folder.config.server.address,
         keys.files,
         device="echo",
-        peers=lambda named: None,
+        welcome=lambda welcome: None,
+        left=lambda reason: None,
+        mark=lambda: b"",
         renew=lambda ask: False,
     )
     Node(link, client).serve(threading.Event())
