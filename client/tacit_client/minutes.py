@@ -86,12 +86,19 @@ class Minutes:
             self.write("job-granted", {**_named(errand), **facts})
             self.approved[errand.run] = errand.job.hash()
 
-    def refused(self, kind: str, errand: Errand | None, reason: str) -> None:
-        """A message is answered by a refusal. One that can not be kept is refused all the same."""
+    def refused(self, kind: str, errand: Errand | None, reason: str, *, figures: Mapping[str, Any] | None) -> None:
+        """A message is answered by a refusal. One that can not be kept is refused all the same.
+
+        Args:
+            kind: of the message.
+            errand: what it belongs to, where that is known.
+            reason: as the server hears it.
+            figures: the numbers of a denial by the policy.
+        """
         _log.warning("refused %s: %s", _what(kind, errand), plain(reason))
-        facts = {"asked": kind, "reason": plain(reason)[:_LONGEST]}
+        facts = {"asked": kind, "reason": plain(reason)[:_LONGEST], **_named(errand), **(figures or {})}
         try:
-            self.write("refused", {**facts, **_named(errand), "round": None if errand is None else errand.round})
+            self.write("refused", {**facts, "round": None if errand is None else errand.round})
         except BadInput as error:
             _log.error("the refusal was not kept in the audit log: %s", error.message)
 

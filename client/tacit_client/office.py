@@ -9,9 +9,9 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from tacit_client.mark import Behind, Marks
 from tacit_client.masking import Standing
 from tacit_client.minutes import Minutes
 from tacit_client.partner import Site
+from tacit_client.policy import Denial, Figures, Request
 from tacit_client.site import Folder
 from tacit_client.train import Trainer, pick_device
 
@@ -50,6 +51,7 @@ _log = logging.getLogger(__name__)
 
 _FEW = 4  # examples on which the network is asked whether it mixes them
 _HOLDOUT = b"tacit/v1/holdout"  # what the key of the split is derived for
+_RUN = 128  # letters of a run's id; ours have 32
 _BEGINNINGS = {"hello", "advertise", "train", "evaluate", "statement"}  # messages that say themselves what they are for
 
 
@@ -101,6 +103,8 @@ class Office:
         self._lock = threading.Lock()
         self._standing = Standing()
         self._errand: Errand | None = None
+        self._figures: dict[str, Any] | None = None  # of the denial at hand
+        self._granted: set[str] = set()  # runs, since this process began
         self._made: _Ready | None = None
         audit = Audit.of(folder)
         self._minutes = Minutes(audit)
@@ -156,10 +160,11 @@ class Office:
         with self._lock:
             if kind in _BEGINNINGS:
                 self._errand = None  # the other stages belong to what began last
+            self._figures = None
             reply = answer(message, context)
             refused = "an error inside" if reply.has_error() else _refusal(reply)
             if refused:
-                self._minutes.refused(kind, self._errand, refused)
+                self._minutes.refused(kind, self._errand, refused, figures=self._figures)
                 return reply
             try:
                 seconds = time.monotonic() - began
@@ -183,20 +188,35 @@ class Office:
         )
 
     def _admit(self, errand: Errand) -> Bench:
-        """The signature first, then the policy, then the data and the network, and then what it would cost."""
+        """The signature first, then the rules, then the data and the network, and then what it would cost."""
         self._errand = errand
+        _check_run(errand.run)
         commission.check(errand.commission, server=self._keys.server, run=errand.run, job=errand.job)
         self._minutes.offered(errand)
         self._check_approved(errand)
-        policy.check(errand.job, self._config.policy)
+        self._decide(Request(errand.job))
         ready = self._prepare(errand.job)
         fitted = ready.fitted
         if errand.trains:
             planned = plan(errand.job, units=fitted.train.units, unit=fitted.train.unit).event()
-            self._budget.check(planned, rounds=_left(errand))
-        self._minutes.granted(errand, {})
+            if errand.run in self._granted:  # what was granted for the whole run is looked up, not computed again
+                self._budget.check(planned, rounds=_left(errand))
+            else:
+                figures = self._decide(Request(errand.job, planned, _left(errand)))
+                self._minutes.granted(errand, asdict(figures))
+                self._granted.add(errand.run)
         site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness())
         return Bench(site, ready.trainer, fitted.options.classes)
+
+    def _decide(self, request: Request) -> Figures:
+        """Raises BadInput where the policy denies it; the numbers go into the minutes."""
+        accepted = peers.read(self._folder.peers).keys() - {self._config.name}
+        spent, today = self._budget.spent, self._budget.today()
+        decision = policy.decide(request, self._config.policy, spent=spent, today=today, peers=len(accepted))
+        if isinstance(decision, Denial):
+            self._figures = {"rule": decision.rule, **asdict(decision.figures)}
+            raise BadInput(decision.message, hint=decision.hint)
+        return decision.figures
 
     def _check_approved(self, errand: Errand) -> None:
         """A run has one job, whatever else the server signs."""
@@ -236,6 +256,12 @@ def describe_device(device: torch.device) -> str:
         return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
     found = torch.cuda.get_device_properties(device)
     return f"{device}: {found.name}, {found.total_memory / 2**30:.0f} GiB"
+
+
+def _check_run(run: str) -> None:
+    """The id goes into log and ledger as it is."""
+    if not run.isprintable() or not 1 <= len(run) <= _RUN:
+        raise BadInput(f"expected a run's id of 1 to {_RUN} printable letters, found another", hint="submit it anew")
 
 
 def _left(errand: Errand) -> int:

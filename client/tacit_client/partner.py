@@ -56,7 +56,7 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     ring = Ring(norm=job.aggregation.max_update_norm, partners=ask.cohort)
     mechanism = plan(job, units=site.train.units, unit=site.train.unit)
     counted = weight(job, units=site.train.units)
-    release = Release(run=ask.run, round=ask.round, attempt=ask.attempt, event=mechanism.event())
+    release = Release(ask.run, ask.round, ask.attempt, mechanism.event(), job=job.hash())
     site.ledger.reserve(release)
     labels = (site.name, ask.round, ask.attempt)
     started = time.perf_counter()
