@@ -192,6 +192,21 @@ class Book:
                 return EMPTY.hash
             return self._hash(seq) if 0 < seq <= self._tally.head.seq else None
 
+    def rows(self, *, partner: str, run: str) -> tuple[Row, ...]:
+        """The rows of one run, oldest first, each as it was verified. Raises Tampered, BadInput."""
+        query = f"SELECT {_COLUMNS} FROM entry WHERE partner = ? AND run = ? AND seq <= ? ORDER BY seq"
+        with self._lock:
+            known = self.tally().head.seq
+            try:
+                found = tuple(map(Row._make, self.db.execute(query, (partner, run, known))))
+                for row in found:
+                    check(row, after=Head(row.seq - 1, self._hash(row.seq - 1)), key=self._key)
+            except sqlite3.Error as error:
+                raise self._bad(error) from None
+            except Broken as error:
+                raise self._tampered(str(error)) from None
+            return found
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:

@@ -11,8 +11,9 @@ from tacit.privacy.events import Event, merge
 from tacit.secagg.keys import Secret
 from tacit_client.chain import Row
 from tacit_client.config import PolicySection
+from tacit_client.decision import Denial, Grant, Request
 from tacit_client.ledger import DataSet, Ledger, Release
-from tacit_client.policy import check_budget, check_day, cost
+from tacit_client.policy import check_budget, check_day, cost, decide
 from tacit_client.tally import Spell, Tally
 
 __all__ = ["Budget"]
@@ -80,6 +81,25 @@ class Budget(Ledger):
         """
         self._check(self._book.tally(), planned, rounds=rounds)
 
+    def decide(self, request: Request, *, peers: int) -> Grant | Denial:
+        """Whether this partner takes part, from its rules, this ledger and the day; `tacit_client.policy.decide`.
+
+        It takes several compositions: once for a job; `check` is for the rounds of a job that was granted.
+
+        Args:
+            request: what is asked.
+            peers: partners whose keys this one has accepted, itself not among them.
+
+        Raises:
+            Tampered, BadInput: a ledger that can not be believed or read.
+        """
+        tally = self._book.tally()
+        spent, today = self._spent(tally), self._today(tally)
+        found = decide(request, self._policy, spent=spent, today=today, peers=peers)
+        if isinstance(found, Grant) and request.event is not None:
+            self._allowed = _together(spent, request.event, request.rounds)
+        return found
+
     def today(self) -> int:
         """Rounds of training in the last 24 hours, whatever data they were about.
 
@@ -101,7 +121,7 @@ class Budget(Ledger):
     def _check(self, tally: Tally, planned: Event, *, rounds: int) -> None:
         check_day(self._policy, today=self._today(tally))
         spent = self._spent(tally)
-        total = merge([*spent, planned.model_copy(update={"steps": planned.steps * rounds})])
+        total = _together(spent, planned, rounds)
         if _is_part(total, self._allowed):
             return
         check_budget(self._policy, spent=spent, planned=planned, rounds=rounds)
@@ -120,6 +140,10 @@ def _words(event: Event) -> str:
     if event.kind == "none":
         return f"{event.steps} steps without protection"
     return f"{event.steps} steps with noise {event.noise_multiplier:.4g} at sampling rate {event.sampling_rate:.3g}"
+
+
+def _together(spent: tuple[Event, ...], planned: Event, rounds: int) -> tuple[Event, ...]:
+    return merge([*spent, planned.model_copy(update={"steps": planned.steps * rounds})])
 
 
 def _is_part(events: tuple[Event, ...], whole: tuple[Event, ...]) -> bool:

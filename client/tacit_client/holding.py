@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from tacit.data.fingerprint import fingerprint
@@ -13,11 +14,12 @@ from tacit.link import keyfile
 from tacit.privacy.events import EXAMPLE
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Secret
-from tacit_client.book import MEMORY
+from tacit_client.book import MEMORY, Book
 from tacit_client.budget import Budget
 from tacit_client.keys import Keys
-from tacit_client.ledger import DataSet
+from tacit_client.ledger import DataSet, accept
 from tacit_client.site import Folder
+from tacit_client.tally import Tally
 
 __all__ = ["dataset", "ledger_key", "look_at_budget", "open_budget"]
 
@@ -89,6 +91,37 @@ def look_at_budget(folder: Folder, *, data: DataSet, clock: Callable[[], float] 
         writable=new,
         clock=clock,
     )
+
+
+def look(folder: Folder) -> Tally:
+    """The sums of the folder's ledger; of none where there is no ledger yet.
+
+    Changes nothing, and works while another process trains.
+
+    Raises:
+        Tampered: a ledger that is not as this partner left it.
+        BadInput: no ledger or key that can be used.
+    """
+    if not folder.ledger.exists():
+        return Tally()
+    with closing(Book(folder.ledger, key=ledger_key(folder), clock=time.time, writable=False)) as book:
+        return book.tally()
+
+
+def accept_data(folder: Folder, *, new_people: bool) -> tuple[DataSet, DataSet]:
+    """Take what site.toml names as the partner's data from now on; `tacit_client.ledger.accept` with the folder's own.
+
+    Returns:
+        The data, and the data set that its budget began with.
+
+    Raises:
+        Tampered, BadInput: as there.
+    """
+    data = dataset(folder)
+    root = accept(
+        folder.ledger, partner=folder.config.name, key=ledger_key(folder), dataset=data, new_people=new_people
+    )
+    return data, root
 
 
 def _make(path: Path) -> None:

@@ -11,7 +11,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from tacit_client.book import Book, Tampered
 from tacit_client.chain import Head, Row
 from tacit_client.tally import DataSet, Tally
 
-__all__ = ["DataSet", "Head", "Ledger", "Release", "Tampered"]
+__all__ = ["DataSet", "Head", "Ledger", "Release", "Tampered", "accept"]
 
 _ACCEPT = "if the same people are in it: tacit-client data DIR accept; if others are: add --new-people"
 
@@ -148,12 +148,7 @@ class Ledger:
                 f"({self.dataset.fingerprint[:16]})",
                 hint=_ACCEPT,
             )
-        raise BadInput(
-            f"expected the unit {same[-1].unit} that the data was accepted with, found {self.dataset.unit}: what was "
-            f"spent for one {same[-1].unit} says nothing about one {self.dataset.unit}",
-            hint="set data.unit back; or, where nothing of the past may count: tacit-client data DIR accept "
-            "--new-people",
-        )
+        raise _another_unit(same[-1].unit, self.dataset.unit)
 
     def _entry(self, kind: Literal["reserved", "confirmed"], release: Release) -> Row:
         if release.event.unit != self.dataset.unit:
@@ -164,6 +159,68 @@ class Ledger:
         event = json.dumps(release.event.to_json(), sort_keys=True)
         row = _row(kind, self.partner, self.dataset)
         return row._replace(job=release.job, run=release.run, round=release.round, attempt=release.attempt, event=event)
+
+
+def accept(
+    path: Path,
+    *,
+    partner: str,
+    key: Secret,
+    dataset: DataSet,
+    new_people: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> DataSet:
+    """Take `dataset` as the partner's data from now on.
+
+    Args:
+        path: the SQLite file of the ledger; made if missing.
+        partner: who says so.
+        key: the partner's ledger key.
+        dataset: that was not known before.
+        new_people: nobody in it was in any data before, so that it has a budget of its own. Otherwise it goes on with
+            the budget of the data that this partner used last.
+        clock: seconds since 1970.
+
+    Returns:
+        The data set that the budget began with: `dataset` itself where it has one of its own.
+
+    Guarantee: no content gets a budget anew in the same unit.
+
+    Raises:
+        Tampered, BadInput: as `Ledger`; another unit than that of the budget which would go on; content that the ledger
+            knows, with `new_people`.
+    """
+    book = Book(path, key=key, clock=clock)
+
+    def choose(tally: Tally) -> Row | None:
+        if tally.root(dataset) is None:
+            return _accepted(partner, dataset, None if new_people else tally.last_used(partner))
+        if new_people:
+            raise BadInput(
+                "expected content that the ledger does not know yet with --new-people, found what it knows",
+                hint="go on with its budget: nobody in it is new",
+            )
+        return None
+
+    with closing(book):
+        book.append(choose)
+        return book.tally().root(dataset) or dataset
+
+
+def _accepted(partner: str, dataset: DataSet, last: DataSet | None) -> Row:
+    if last is None:
+        return _row("dataset", partner, dataset)
+    if last.unit != dataset.unit:
+        raise _another_unit(last.unit, dataset.unit)
+    return _row("dataset", partner, dataset, continues=last.fingerprint)
+
+
+def _another_unit(accepted: str, found: str) -> BadInput:
+    return BadInput(
+        f"expected the unit {accepted} that the data was accepted with, found {found}: what was spent for one "
+        f"{accepted} says nothing about one {found}",
+        hint="set data.unit back; or, where nothing of the past may count: tacit-client data DIR accept --new-people",
+    )
 
 
 def _row(kind: str, partner: str, dataset: DataSet, *, continues: str = "") -> Row:

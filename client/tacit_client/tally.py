@@ -86,7 +86,7 @@ class Tally:
         self._budgets: dict[DataSet, Counter[Event]] = {}
         self._sums: dict[tuple[DataSet, str, str, str], _Sum] = {}
         self._times: list[int] = []
-        self._releases: dict[str, list[tuple[str, Event]]] = {}
+        self._releases: list[tuple[DataSet, str, str, Event]] = []
         self._read: dict[str, tuple[Event, Event]] = {}
 
     def add(self, row: Row) -> None:
@@ -129,7 +129,7 @@ class Tally:
         self._budgets[root][one] += event.steps
         self._runs.setdefault((row.partner, row.run), Counter())[one] += event.steps
         self._times.append(row.at)
-        self._releases.setdefault(row.partner, []).append((row.run, event))
+        self._releases.append((root, row.partner, row.run, event))
 
     def _event(self, text: str) -> tuple[Event, Event]:
         """The event and a single step of it: a run has thousands of rows and one event."""
@@ -156,7 +156,11 @@ class Tally:
 
     def events(self, *, partner: str, run: str | None = None) -> tuple[Event, ...]:
         """Every event that `partner` reserved, oldest first; of one run only where `run` is given."""
-        return tuple(event for of, event in self._releases.get(partner, ()) if run in (None, of))
+        return tuple(event for _, whose, of, event in self._releases if whose == partner and run in (None, of))
+
+    def history(self, budget: DataSet) -> tuple[Event, ...]:
+        """Every event that was reserved from a budget, named by its first data set, oldest first."""
+        return tuple(event for root, _, _, event in self._releases if root == budget)
 
     def totals(self, *, partner: str, run: str) -> tuple[Event, ...]:
         """The same as `merge(events(partner=partner, run=run))`, without going through them one by one."""

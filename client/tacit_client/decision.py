@@ -1,0 +1,125 @@
+"""What is asked of a partner and what it decides, with every number that the decision was made from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tacit.job import Job
+from tacit.privacy.events import Event
+
+__all__ = ["Cost", "Denial", "Figures", "Grant", "Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a server asks for.
+
+    Attributes:
+        job: the whole of it.
+        event: one round of training on this partner's data; None before the data was looked at, and where nobody
+            trains.
+        rounds: of training that are still to come, the one that is asked for among them; at least 1 with an event.
+    """
+
+    job: Job
+    event: Event | None = None
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Epsilon at the policy's delta, unprotected releases left out where the policy allows them.
+
+    Attributes:
+        spent: of all that was ever released from this budget.
+        planned: of the job's rounds that are to come, by themselves.
+        after: of both together; less than the sum.
+        fit: rounds like the job's that the limit has room for, at most those that were asked for.
+    """
+
+    spent: float
+    planned: float
+    after: float
+    fit: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Every number that a decision was made from.
+
+    Attributes:
+        limit: `policy.epsilon_limit`.
+        delta: `policy.delta`, at which all epsilons are counted.
+        rounds: that were asked for.
+        cohort: partners without whom the job begins no round, as it says.
+        min_cohort: `policy.min_cohort`.
+        peers: accepted, this partner not among them.
+        today: rounds of training in the last 24 hours.
+        max_rounds_per_day: of the policy.
+        cost: None where nobody trains, or an earlier rule denied.
+    """
+
+    limit: float
+    delta: float
+    rounds: int
+    cohort: int
+    min_cohort: int
+    peers: int
+    today: int
+    max_rounds_per_day: int
+    cost: Cost | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; None for an epsilon that nothing bounds."""
+        found = asdict(self)
+        if self.cost is not None:
+            found["cost"] = {key: value if math.isfinite(value) else None for key, value in found["cost"].items()}
+        return found
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The partner takes part."""
+
+    figures: Figures
+
+    def words(self) -> str:
+        """One line for logs and people."""
+        return f"granted: {_words(self.figures)}"
+
+
+@dataclass(frozen=True)
+class Denial:
+    """The partner does not take part.
+
+    Attributes:
+        figures: that were compared.
+        rule: the key of `[policy]` that stands against it.
+        message: what was expected and what was found, as in `BadInput`.
+        hint: what to do about it.
+    """
+
+    figures: Figures
+    rule: str
+    message: str
+    hint: str
+
+    def words(self) -> str:
+        """One line for logs and people."""
+        return f"denied by {self.rule}: {self.message}; {_words(self.figures)}"
+
+
+def _words(figures: Figures) -> str:
+    parts = [
+        f"a cohort of {figures.cohort} where {figures.min_cohort} is the least",
+        f"{figures.peers} accepted peers",
+        f"{figures.today} of {figures.max_rounds_per_day} rounds today",
+    ]
+    if (cost := figures.cost) is not None:
+        parts.append(
+            f"epsilon {cost.spent:.4g} spent, {cost.planned:.4g} for {figures.rounds} rounds, {cost.after:.4g} after "
+            f"of {figures.limit:g} at delta {figures.delta:g}, {cost.fit} rounds would fit"
+        )
+    return ", ".join(parts)
