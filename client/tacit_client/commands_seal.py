@@ -39,13 +39,13 @@ def _add_arguments(parser: argparse.ArgumentParser, *, what: str, out: str) -> N
 
 
 def _seal(args: argparse.Namespace) -> int:
+    if (secret := args.key or args.passphrase_file) is not None:
+        sealing.check_apart(secret, path=args.path)
     new = args.key is not None and not args.key.exists()
     if new and not args.path.exists():  # no key for nothing
         raise BadInput(f"expected a file or folder at {args.path}, found none", hint="correct the path")
     lock = _made(args.key) if new else _lock(args, twice=True)
-    done = sealing.seal(
-        args.path, out=args.out, lock=lock, secret_at=args.key or args.passphrase_file, remove=args.remove
-    )
+    done = sealing.seal(args.path, out=args.out, lock=lock, remove=args.remove)
     print(f"sealed {_amount(done)} as {done.out}")
     if args.remove:
         print(f"removed {args.path}: until it is overwritten, a removed file can be recovered from a disk")

@@ -17,7 +17,7 @@ from pathlib import Path
 from tacit.errors import BadInput
 from tacit.seal import CHUNK, FILE, SUFFIX, Lock, Sealer, Unsealer, is_sealed
 
-__all__ = ["Done", "open_sealed", "seal"]
+__all__ = ["Done", "check_apart", "open_sealed", "seal"]
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # what FAT and some network file systems answer
 
@@ -40,14 +40,24 @@ class Done:
     size: int
 
 
-def seal(path: Path, *, out: Path | None, lock: Lock, secret_at: Path | None, remove: bool) -> Done:
+def check_apart(secret: Path, *, path: Path) -> None:
+    """Raises BadInput where the file `secret`, which may not be there yet, is among what `path` holds.
+
+    Guarantee: no key is sealed under itself, which would lose it and all that it seals.
+    """
+    if secret.resolve().is_relative_to(path.resolve()):
+        raise BadInput(
+            f"expected a key outside of what it seals, found {secret} in {path}", hint="name a key somewhere else"
+        )
+
+
+def seal(path: Path, *, out: Path | None, lock: Lock, remove: bool) -> Done:
     """Seal the file at `path`, or each file in the folder there, with `.sealed` after its name.
 
     Args:
         path: a file or a folder of files in clear.
         out: the file or folder to make; None: `path` with `.sealed` after it.
         lock: the key or passphrase.
-        secret_at: the file where `lock` is kept, which must not be among what is sealed.
         remove: remove what is at `path` once it can be opened again.
 
     Raises:
@@ -57,10 +67,6 @@ def seal(path: Path, *, out: Path | None, lock: Lock, secret_at: Path | None, re
     Guarantee: at `out` stands all, sealed and synced to the disk, or nothing. A file at `path` is removed only after
     its sealed file was read back from `out` and found to hold it.
     """
-    if secret_at is not None and secret_at.resolve().is_relative_to(path.resolve()):
-        raise BadInput(
-            f"expected a key outside of what it seals, found {secret_at} in {path}", hint="move the key elsewhere first"
-        )
     target = out or path.with_name(path.name + SUFFIX)
     plan = _plan(path, rename=lambda name: name + SUFFIX)
     done = _convert(path, target, plan, one=lambda source, sink, where: _seal(source, sink, where, lock))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import unicodedata
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def _pass(text: str = WORDS) -> Passphrase:
 
 
 @given(st.binary(max_size=100), st.text(min_size=12, max_size=20))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_what_it_has_sealed_it_opens_and_no_other(plain, text):
     sealed = seal(plain, key=_pass(text), use="u")
     assert unseal(sealed, key=_pass(text), use="u", where="w") == plain
@@ -60,13 +59,12 @@ def test_the_wrong_kind_of_lock_is_named():
 
 
 @pytest.mark.parametrize("cost", [0, 1, COSTS[0] - 1, COSTS[-1] + 1, 30, 63, 255])
-def test_a_header_that_asks_for_too_much_or_too_little_is_refused_at_once(cost):
+def test_a_header_that_asks_for_too_much_or_too_little_is_refused_before_scrypt(cost, monkeypatch):
     sealed = bytearray(seal(b"content", key=_pass(), use="u"))
     sealed[11] = cost
-    begun = time.process_time()
+    monkeypatch.setattr(module, "Scrypt", None)
     with pytest.raises(BadInput, match=f"expected a cost of scrypt from 10 to 18, found {cost} in w"):
         unseal(bytes(sealed), key=_pass(), use="u", where="w")
-    assert time.process_time() - begun < 0.1
     with pytest.raises(BadInput, match="cost"):
         Passphrase(WORDS, cost=cost)
 

@@ -95,7 +95,7 @@ def test_each_opens_what_the_other_has_sealed(plain, use, key):
     assert unseal(again, key=Key(key), use=use, where="w") == plain
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.binary(max_size=200), st.text(max_size=12), st.text(string.ascii_letters, min_size=12), st.integers(10, 12))
 def test_each_opens_what_the_other_has_sealed_with_a_passphrase(plain, use, text, cost):
     lock = Passphrase(text, cost=cost)
@@ -129,7 +129,6 @@ def test_they_refuse_the_same(place, value, cut):
         assert unseal(changed, key=Key(KEY), use="u", where="w") == expected == content(40)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 131), st.integers(0, 255), st.integers(0, 3))
 def test_they_refuse_the_same_of_a_passphrase(place, value, cut):
     if place == 11 and 12 < value <= 18:
