@@ -122,7 +122,7 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def statement(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            return standing, partner.state(ask.run, desk.admit(context, Errand.of("statement", ask)).site).pack()
+            return standing, partner.state(ask, desk.admit(context, Errand.of("statement", ask)).site).pack()
 
         return _serve(desk, message, context, work)
 

@@ -30,7 +30,7 @@ from tacit.privacy.randomness import Randomness
 from tacit.secagg.keys import Secret, derive
 from tacit.secagg.round import Party, Rules
 from tacit.wire import Refusal
-from tacit_client import peers, policy
+from tacit_client import peers, policy, statement
 from tacit_client.app import Bench, Desk, Errand, make_client_app
 from tacit_client.audit import Audit
 from tacit_client.data import Data, Fitted
@@ -110,6 +110,7 @@ class Office:
         self._minutes = Minutes(audit)
         self._marks = Marks(folder.mark, secret=self._keys.ledger, ledger=self._budget, audit=audit)
         self._marks.check_own()
+        statement.code()  # as it is now: what is installed later does not run in this process
         self._minutes.started(config, version=version("tacit"))
         _log.info("read %d examples; computing on %s", len(self._data), self.device)
 
@@ -205,8 +206,12 @@ class Office:
                 figures = self._decide(Request(errand.job, planned, _left(errand)))
                 self._minutes.granted(errand, asdict(figures))
                 self._granted.add(errand.run)
-        site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness())
+            statement.keep_job(self._folder, errand.job)
+        site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness(), self._state)
         return Bench(site, ready.trainer, fitted.options.classes)
+
+    def _state(self, run: str, job: Job) -> bytes:
+        return statement.state(self._folder, run=run, job=job)
 
     def _decide(self, request: Request) -> Figures:
         """Raises BadInput where the policy denies it; the numbers go into the minutes."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tacit.job import Job
 from tacit.metrics import Counters
 from tacit.privacy.mechanism import plan, weight
 from tacit.privacy.randomness import Randomness
@@ -30,6 +32,7 @@ class Site:
         holdout: examples that are never trained on.
         ledger: of this data set.
         randomness: for sampling and noise.
+        state: makes the signed statement about a run and its job; a virtual partner, whose key is nobody's, makes none.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Site:
     holdout: Shard
     ledger: Ledger
     randomness: Randomness
+    state: Callable[[str, Job], bytes] = lambda run, job: b""
 
 
 def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tuple[Standing, Update]:
@@ -87,6 +91,6 @@ def judge(ask: Ask, site: Site, trainer: Trainer, standing: Standing, *, classes
     return standing, Update(site.name, vector, presence=presence)
 
 
-def state(run: str, site: Site) -> Statement:
-    """What the ledger holds of `run`."""
-    return Statement(site.name, site.ledger.totals(run=run))
+def state(ask: Ask, site: Site) -> Statement:
+    """What the ledger holds of the run that `ask` names, and the partner's signed statement about it."""
+    return Statement(site.name, site.ledger.totals(run=ask.run), site.state(ask.run, ask.job))

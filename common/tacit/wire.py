@@ -277,18 +277,26 @@ class Update:
 
 @dataclass(frozen=True)
 class Statement:
-    """What a partner's ledger holds of one run."""
+    """What a partner's ledger holds of one run.
+
+    Attributes:
+        name: the partner.
+        events: added up.
+        signed: the partner's signed statement (`tacit.attestation`), or nothing from a virtual partner.
+    """
 
     name: str
     events: tuple[Event, ...]
+    signed: bytes = b""
 
     def pack(self) -> Parcel:
-        return Parcel({}, {"kind": "statement", "name": self.name, "events": _write_events(self.events)})
+        scalars: dict[str, Scalar] = {"kind": "statement", "name": self.name, "events": _write_events(self.events)}
+        return Parcel({"signed": _array(self.signed)}, scalars)
 
     @classmethod
     def unpack(cls, parcel: Parcel) -> Statement:
-        parcel.only(arrays=set(), scalars={"kind", "name", "events"})
-        return cls(parcel.text("name"), _read_events(parcel.text("events")))
+        parcel.only(arrays={"signed"}, scalars={"kind", "name", "events"})
+        return cls(parcel.text("name"), _read_events(parcel.text("events")), parcel.bytes("signed"))
 
 
 def _array(data: bytes) -> NDArray[np.uint8]:

@@ -146,9 +146,9 @@ def test_an_update_states_every_release_of_the_run_and_of_no_other(tmp_path, mak
         site = _site(path)  # as after a restart
         update = _update(_ask(job, number=done), site, trainer)
         assert update.events == (event.model_copy(update={"steps": done * event.steps}),)
-        assert state("run", site).events == update.events
-    assert state("before", _site(path)).events == (event,)
-    assert state("never", _site(path)).events == ()
+        assert state(_ask(job), site).events == update.events
+    assert state(_ask(job, run="before"), _site(path)).events == (event,)
+    assert state(_ask(job, run="never"), _site(path)).events == ()
 
 
 def test_every_attempt_draws_anew_and_is_charged_anew(tmp_path, make_job):
@@ -261,7 +261,7 @@ def test_messages_come_back_from_their_parcels(tmp_path, make_job):
     assert (back.name, back.events) == (update.name, update.events)
     for (_, one), (_, other) in zip(back.vector.channels(), update.vector.channels(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert Statement.unpack(state("run", site).pack()) == state("run", site)
+    assert Statement.unpack(state(_ask(job), site).pack()) == state(_ask(job), site)
 
 
 def test_no_repr_shows_values(tmp_path, make_job):
