@@ -30,6 +30,7 @@ LIBRARIES = {
         "tacit_client.gradients",
         "tacit_client.train",
         "tacit_client.app",
+        "tacit_client.checkup.machine",
         "tacit_client.data",
         "tacit_client.office",
         "tacit_server.export",

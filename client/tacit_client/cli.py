@@ -14,11 +14,14 @@ __all__ = ["main"]
 _COMMANDS = {
     "audit": "tacit_client.commands_audit",
     "budget": "tacit_client.commands_budget",
+    "doctor": "tacit_client.commands_doctor",
     "join": "tacit_client.commands_join",
     "open": "tacit_client.commands_seal",
     "peers": "tacit_client.commands_peers",
     "run": "tacit_client.commands_join",
     "seal": "tacit_client.commands_seal",
+    "statement": "tacit_client.commands_statement",
+    "verify-statement": "tacit_client.commands_statement",
 }
 
 

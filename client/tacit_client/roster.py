@@ -20,7 +20,7 @@ from tacit.link.roster import SignedRoster, federation_of
 from tacit.secagg.keys import PublicKey, Signature
 from tacit_client.keys import Keys
 
-__all__ = ["keep", "named", "read"]
+__all__ = ["check", "keep", "named", "read"]
 
 _REMEDY = "delete that file; the server's next list takes its place, and what was accepted stays accepted"
 
@@ -78,8 +78,23 @@ def keep(path: Path, new: SignedRoster, *, keys: Keys) -> None:
     later version.
 
     Raises:
-        BadInput: a wrong signature, an older list, another one of the same version, or one of the two can not be
-            read or written.
+        BadInput: as `check`, or it can not be written.
+    """
+    if check(path, new, keys=keys) != new:
+        raw = {
+            "version": new.version,
+            "signature": new.signature.hex(),
+            "peers": {name: key.hex() for name, key in new.peers.items()},
+        }
+        keyfile.write(path, tomli_w.dumps(raw).encode())
+
+
+def check(path: Path, new: SignedRoster, *, keys: Keys) -> SignedRoster | None:
+    """Whether `new` may take the place of the list at `path`, which is given back; None where there is none.
+
+    Raises:
+        BadInput: a wrong signature, an older list, another one of the same version, or the one that is there can not
+            be read.
     """
     new.check(server=keys.server, federation=federation_of(keys.authority))
     known = read(path, keys=keys)
@@ -93,13 +108,7 @@ def keep(path: Path, new: SignedRoster, *, keys: Keys) -> None:
             f"expected the list of partners known as version {known.version}, found another of the same version",
             hint="tell the server's operator: the server names other partners to you than it did before",
         )
-    if new != known:
-        raw = {
-            "version": new.version,
-            "signature": new.signature.hex(),
-            "peers": {name: key.hex() for name, key in new.peers.items()},
-        }
-        keyfile.write(path, tomli_w.dumps(raw).encode())
+    return known
 
 
 def _bytes(text: str) -> bytes:

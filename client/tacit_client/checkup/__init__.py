@@ -1,0 +1,1 @@
+"""What `tacit-client doctor` looks at, one subject in a file; `tacit_client.doctor` puts them in order."""

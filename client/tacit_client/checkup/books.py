@@ -1,0 +1,75 @@
+"""The books of this partner: ledger, audit log, and what is left to spend."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+
+from tacit_client import policy
+from tacit_client.audit import Audit
+from tacit_client.budget import Budget
+from tacit_client.calls import Greeted
+from tacit_client.checkup.finding import Said
+from tacit_client.data import Data
+from tacit_client.holding import look_at_budget
+from tacit_client.keys import Keys
+from tacit_client.ledger import DataSet
+from tacit_client.mark import Mark, check_ledger, check_log, kept, key_of
+from tacit_client.site import Folder
+
+__all__ = ["audit", "ledger", "remains", "server_mark"]
+
+_LITTLE = 0.1  # share of the limit below which the end is near
+
+
+def ledger(folder: Folder, keys: Keys, data: Data) -> Said[Budget]:
+    """Every row as it was written, none missing, and the data known. The budget is to be closed. Raises BadInput."""
+    known = kept(folder.mark, key=key_of(keys.ledger))
+    budget = look_at_budget(folder, data=DataSet(data.fingerprint, data.unit))
+    with ExitStack() as held:
+        held.callback(budget.close)
+        if known is not None:
+            check_ledger(known, budget)
+        rows = budget.head().seq
+        held.pop_all()
+    return Said(f"{rows} rows, each as it was written" if rows else "none yet; the first run makes it", budget)
+
+
+def remains(folder: Folder, budget: Budget) -> Said[None]:
+    """What is left of the limit, and of the day. Raises BadInput as `policy.check_day`."""
+    rules = folder.config.policy
+    spent, limit = policy.cost(rules, budget.spent), rules.epsilon_limit
+    words = f"epsilon {spent:.3f} of {limit:g} spent at delta {rules.delta:g}"
+    if not math.isfinite(spent):
+        return Said(
+            "unprotected jobs were run on the data, which no limit has room for", None, "FAIL",
+            "set policy.allow_unprotected = true in site.toml if that is to be left out of account",
+        )  # fmt: skip
+    if spent >= limit:
+        return Said(
+            f"{words}: nothing is left", None, "FAIL",
+            "raise policy.epsilon_limit in site.toml only if the people in the data may be exposed more; else leave it",
+        )  # fmt: skip
+    policy.check_day(rules, today=budget.today())
+    if limit - spent < _LITTLE * limit:
+        return Said(f"{words}: little is left", None, "warn", "see tacit-client budget DIR; soon jobs will be refused")
+    return Said(words, None)
+
+
+def audit(folder: Folder, keys: Keys) -> Said[Audit]:
+    """Every line as it was written, none missing. Raises BadInput."""
+    log = Audit.of(folder)
+    count, known = len(log.entries()), kept(folder.mark, key=key_of(keys.ledger))
+    if known is not None:
+        check_log(known, log)
+    return Said(f"{count} lines, unbroken", log)
+
+
+def server_mark(keys: Keys, greeted: Greeted, budget: Budget, log: Audit) -> Said[None]:
+    """Ledger and log hold what this partner's last answer to the server spoke for. Raises BadInput."""
+    if not greeted.mark:
+        return Said("the server has had no answer of this partner yet", None)
+    found = Mark.read(greeted.mark, key=key_of(keys.ledger))
+    check_ledger(found, budget)
+    check_log(found, log)
+    return Said("ledger and log are as new as the last answer that the server has", None)
