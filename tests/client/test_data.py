@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from folders import CLASSES, SIDE, write_csv, write_npz
 
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.privacy.randomness import Randomness
+from tacit.seal import FILE, make_key, seal
 from tacit_client.config import DataSection
 from tacit_client.data import Data
 
@@ -162,6 +165,103 @@ def test_a_task_that_is_not_installed_or_of_another_version(pictures, job, tmp_p
     pictures.fit(job('task.package="tacit"'))
     with pytest.raises(BadInput, match=r"of other==1\.0, found that of tacit"):
         pictures.fit(job('task.package="other==1.0"'))
+
+
+@pytest.fixture
+def texts(make_job) -> Job:
+    return make_job(
+        'task.kind="text-classification"',
+        'task.model="transformer"',
+        "task.options.classes=2",
+        "task.options.length=8",
+        'task.options.tokens="bytes"',
+        'task.labels=["ham","spam"]',
+        "evaluation.partner_holdout=0.25",
+    )
+
+
+PATIENTS, VISITS = 20, 6
+BY_PATIENT = {"input": "note", "label": "kind", "unit": "patient_id"}
+
+
+def _write_visits(path: Path) -> Path:
+    """Six visits of each patient, but forty of the first, in no order."""
+    owners = [0] * 40 + [i for i in range(1, PATIENTS) for _ in range(VISITS)]
+    np.random.default_rng(5).shuffle(owners)
+    rows = [f"note {i},{'spam' if i % 2 else 'ham'},Person-{owner:03},Street {owner}" for i, owner in enumerate(owners)]
+    path.write_text("\n".join(["note,kind,patient_id,address", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def _owners(path: Path) -> list[str]:
+    return [line.split(",")[2] for line in path.read_text().splitlines()[1:]]
+
+
+def test_a_person_is_the_unit_and_on_one_side_of_the_cut(tmp_path, texts) -> None:
+    path = _write_visits(tmp_path / "visits.csv")
+    data, owners = Data(path, DataSection(**BY_PATIENT, max_per_unit=4), key=KEY), _owners(path)
+    assert (len(data), data.units, data.unit) == (154, PATIENTS, "patient_id")
+    fitted = data.fit(texts)
+    train, held = ({owners[row] for row in half.rows.tolist()} for half in (fitted.train, fitted.holdout))
+    assert not train & held
+    assert (len(train), len(held)) == (15, 5)
+    assert len(fitted.train) + len(fitted.holdout) == 154
+    assert (fitted.train.units, fitted.train.unit) == (15, "patient_id")
+    batch = fitted.train.draw(Randomness(1).stream("sampling"), rate=1.0)
+    given = [owners[row] for row in fitted.train.rows[torch.from_numpy(batch.rows)].tolist()]
+    assert {name: given.count(name) for name in train} == dict.fromkeys(train, 4)
+    again = Data(path, DataSection(**BY_PATIENT), key=KEY).fit(texts)
+    assert torch.equal(again.holdout.rows, fitted.holdout.rows)
+    assert len(again.train.draw(Randomness(1).stream("sampling"), rate=1.0).rows) == 15  # one row of each, unless told
+
+
+def test_without_a_unit_rows_are_protected(pictures, job) -> None:
+    fitted = pictures.fit(job())
+    assert (pictures.units, pictures.unit) == (N, "example")
+    assert (fitted.train.units, fitted.train.unit, fitted.train.persons) == (90, "example", None)
+
+
+@pytest.mark.parametrize("unit", ["example", "x" * 65])
+def test_a_column_of_persons_has_a_name_that_an_event_can_bear(tmp_path, unit) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"note,kind,{unit}\na,b,c\nd,e,f\n")
+    with pytest.raises(BadInput, match=r"found .* as data\.unit"):
+        Data(path, DataSection(input="note", label="kind", unit=unit), key=KEY)
+
+
+def test_dropped_and_pseudonymised_columns_are_not_kept(tmp_path, texts) -> None:
+    path = _write_visits(tmp_path / "visits.csv")
+    section = DataSection(**BY_PATIENT, drop=("address",), pseudonymise=("patient_id",))
+    data, other = Data(path, section, key=KEY), Data(path, section, key=b"another")
+    fitted = data.fit(texts)
+    kept, plain = (pickle.dumps(vars(one)) for one in (data, Data(path, DataSection(**BY_PATIENT), key=KEY)))
+    assert b"Person-" in plain
+    assert b"Person-" not in kept
+    assert b"Street" not in kept
+    assert data.units == other.units == PATIENTS
+    assert not set(data._names) & set(other._names)  # without the key nobody can tell whose they are
+    owners = _owners(path)
+    train, held = ({owners[row] for row in half.rows.tolist()} for half in (fitted.train, fitted.holdout))
+    assert len(train | held) == len(train) + len(held) == PATIENTS
+
+
+def test_sealed_data_is_the_same_data(tmp_path, texts) -> None:
+    path, key = _write_visits(tmp_path / "visits.csv"), make_key(tmp_path / "seal.key")
+    clear = Data(path, DataSection(**BY_PATIENT), key=KEY)
+    sealed = tmp_path / "visits.csv.sealed"
+    sealed.write_bytes(seal(path.read_bytes(), key=key, use=FILE))
+    edited = path.rename(tmp_path / "edited.csv")
+    data = Data(sealed, DataSection(**BY_PATIENT), key=KEY, lock=key)
+    assert data.fingerprint == clear.fingerprint
+    assert len(data.fingerprint) == 64
+    assert (len(data), data.units) == (len(clear), clear.units)
+    one, other = (loaded.fit(texts).train for loaded in (data, Data(edited, DataSection(**BY_PATIENT), key=KEY)))
+    assert torch.equal(one.data.inputs[0], other.data.inputs[0])
+    assert torch.equal(one.rows, other.rows)
+    with pytest.raises(BadInput, match="sealed"):
+        Data(sealed, DataSection(**BY_PATIENT), key=KEY)
+    edited.write_text(edited.read_text().replace("note 3,", "note 4,"))
+    assert Data(edited, DataSection(**BY_PATIENT), key=KEY).fingerprint != clear.fingerprint
 
 
 def _says_little(error: BadInput, tmp_path: Path) -> None:

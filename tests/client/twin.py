@@ -1,4 +1,7 @@
-"""DP-SGD the slow and obvious way: one example at a time, float64, plain autograd. What the trainer must equal."""
+"""DP-SGD the slow and obvious way: one unit at a time, float64, plain autograd. What the trainer must equal.
+
+A unit is one example, or a person: then the mean gradient of the examples it gives.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Randomness, Stream
 from tacit.tasks.task import Encoded, Task
 from tacit.tasks.task import cross_entropy as losses
+from tacit_client.persons import Persons
 from tacit_client.train import Shard, Trainer
 
 __all__ = ["TASK", "Case", "batch_sizes", "private", "sgd", "trained", "twin"]
@@ -33,6 +37,15 @@ class Case:
     training: TrainingSection
     seed: int = 1
     task: Task = TASK
+    owners: tuple[int, ...] | None = None  # whose each example is; None: each is a unit
+    most: int = 1
+
+    @property
+    def shard(self) -> Shard:
+        rows = torch.arange(len(self.data))
+        if self.owners is None:
+            return Shard(self.data, rows)
+        return Shard(self.data, rows, Persons.of(np.array(self.owners), unit=self.mechanism.unit, most=self.most))
 
     def stream(self, purpose: str) -> Stream:
         return Randomness(self.seed).stream(purpose)
@@ -68,7 +81,7 @@ def trained(case: Case, *, max_physical_batch: int = 512, trainer: Trainer | Non
     )
     return trainer.train(
         start,
-        Shard(case.data, torch.arange(len(case.data))),
+        case.shard,
         mechanism=case.mechanism,
         training=case.training,
         learning_rate=case.training.learning_rate,
@@ -78,7 +91,7 @@ def trained(case: Case, *, max_physical_batch: int = 512, trainer: Trainer | Non
 
 
 def batch_sizes(case: Case) -> list[int]:
-    """How many examples each step draws."""
+    """How many examples each step draws, where examples are the units."""
     stream, n, rate = case.stream("sampling"), len(case.data), case.mechanism.sampling_rate
     return [sum(u < rate for u in stream.uniform(n)) for _ in range(case.mechanism.steps)]
 
@@ -92,10 +105,9 @@ def twin(case: Case) -> np.ndarray:
     memory = [(torch.zeros_like(w), torch.zeros_like(w)) for w in weights]
     for step in range(1, case.mechanism.steps + 1):
         total = [torch.zeros_like(w) for w in weights]
-        for i, u in enumerate(sampling.uniform(len(case.data))):
-            if u < case.mechanism.sampling_rate:
-                for t, g in zip(total, _clipped(network, case, i), strict=True):
-                    t.add_(g)
+        for rows in _drawn(case, sampling):
+            for t, g in zip(total, _clipped(network, case, rows), strict=True):
+                t.add_(g)
         if case.mechanism.private:
             for t in total:
                 draws = torch.from_numpy(noise.gaussian(t.numel())).double().view_as(t)
@@ -105,16 +117,35 @@ def twin(case: Case) -> np.ndarray:
     return _flat(weights) - before
 
 
-def _clipped(network: nn.Module, case: Case, i: int) -> list[torch.Tensor]:
-    """The gradient of example `i`, scaled down to the clip norm where it is longer."""
-    inputs = [x[i : i + 1] for x in case.data.inputs]
-    inputs = [x.double() if x.is_floating_point() else x for x in inputs]
-    loss = cross_entropy(network(*inputs), case.data.targets[i : i + 1])
-    gradient = torch.autograd.grad(loss, list(network.parameters()))
+def _drawn(case: Case, sampling: Stream) -> list[list[int]]:
+    """The examples that each unit of a step gives."""
+    owners = range(len(case.data)) if case.owners is None else case.owners
+    units = [[i for i, owner in enumerate(owners) if owner == unit] for unit in sorted(set(owners))]
+    drawn = [
+        unit for unit, u in zip(units, sampling.uniform(len(units)), strict=True) if u < case.mechanism.sampling_rate
+    ]
+    if case.owners is None:
+        return drawn
+    return [
+        [row for _, row in sorted(zip(sampling.words(len(rows)), rows, strict=True))][: case.most] for rows in drawn
+    ]
+
+
+def _clipped(network: nn.Module, case: Case, rows: list[int]) -> list[torch.Tensor]:
+    """The mean gradient of the examples at `rows`, scaled down to the clip norm where it is longer."""
+    gradients = [_gradient(network, case, i) for i in rows]
+    gradient = tuple(sum(parts) / len(rows) for parts in zip(*gradients, strict=True))
     if not case.mechanism.private:
         return list(gradient)
     norm = _norm(gradient)
     return [g * min(1.0, case.mechanism.max_grad_norm / norm) for g in gradient]
+
+
+def _gradient(network: nn.Module, case: Case, i: int) -> tuple[torch.Tensor, ...]:
+    inputs = [x[i : i + 1] for x in case.data.inputs]
+    inputs = [x.double() if x.is_floating_point() else x for x in inputs]
+    loss = cross_entropy(network(*inputs), case.data.targets[i : i + 1])
+    return torch.autograd.grad(loss, list(network.parameters()))
 
 
 def _norm(gradient: tuple[torch.Tensor, ...]) -> float:

@@ -212,3 +212,32 @@ def test_choices_are_distinct_and_rising(n, k):
     assert len(chosen) == min(n, k)
     assert np.all(np.diff(chosen) > 0)
     assert all(0 <= i < n for i in chosen)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(0, 9), max_size=8), st.integers(1, 10))
+def test_each_group_gives_as_many_as_it_has_and_is_asked_for(sizes, k):
+    group, member = _stream("each", k).choose_each(np.array(sizes, dtype=np.int64), k=k)
+    for i, size in enumerate(sizes):
+        mine = member[group == i]
+        assert len(mine) == min(size, k)
+        assert np.all(np.diff(mine) > 0)
+        assert all(0 <= one < size for one in mine)
+    assert len(group) == sum(min(size, k) for size in sizes)
+    assert np.all(np.diff(group) >= 0)
+
+
+@pytest.mark.statistical
+def test_each_groups_choices_are_as_likely_as_any_others():
+    """Among groups of other sizes; the same counts of one that keeps to the first members are refused."""
+    stream, times, sizes = _stream("each"), 20_000, np.array([1, 500, 6, 3])
+    chosen = []
+    for _ in range(times):
+        group, member = stream.choose_each(sizes, k=3)
+        chosen.append(tuple(member[group == 2].tolist()))
+    sets = list(itertools.combinations(range(6), 3))
+    counts = np.array([chosen.count(s) for s in sets])
+    assert counts.sum() == times
+    assert stats.chisquare(counts).pvalue > ACCEPT
+    tilted = counts * (1 + 0.2 * np.array([0 in s for s in sets]))
+    assert stats.chisquare(tilted * times / tilted.sum()).pvalue < REJECT
