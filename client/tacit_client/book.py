@@ -105,6 +105,8 @@ class Book:
         else:
             self.db.execute("PRAGMA query_only = ON")
         self._check_schema(writable=writable)
+        if (damage := [str(found) for (found,) in self.db.execute("PRAGMA quick_check(1)")]) != ["ok"]:
+            raise self._tampered(f"damage: {damage[0]}")
         self._place = self._places() if writable else ()
         self._catch_up()
 

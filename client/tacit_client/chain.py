@@ -16,6 +16,7 @@ __all__ = ["EMPTY", "Broken", "Head", "Row", "check", "forge"]
 
 _DOMAIN = b"tacit-ledger\x01"  # the format's version is its last byte
 _HASH = 32
+_TYPES = (int, int, *[str] * 7, int, int, str, bytes, bytes)
 
 
 class Broken(ValueError):
@@ -99,6 +100,8 @@ def check(row: Row, *, after: Head, key: Secret) -> None:
     Raises:
         Broken: it is not.
     """
+    if tuple(map(type, row)) != _TYPES:
+        raise Broken(f"a value of another type at row {row.seq}")
     if row.seq != after.seq + 1:
         raise Broken(f"row {after.seq + 1} missing" if row.seq > after.seq else f"row {row.seq}, which none is before")
     try:

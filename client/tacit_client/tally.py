@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from tacit.errors import BadInput
@@ -82,7 +82,7 @@ class Tally:
         self._roots: dict[DataSet, DataSet] = {}
         self._used: dict[str, DataSet] = {}
         self._last: DataSet | None = None
-        self._runs: dict[tuple[str, str], Counter[Event]] = {}
+        self._runs: defaultdict[tuple[str, str], Counter[Event]] = defaultdict(Counter)
         self._budgets: dict[DataSet, Counter[Event]] = {}
         self._sums: dict[tuple[DataSet, str, str, str], _Sum] = {}
         self._times: list[int] = []
@@ -116,7 +116,9 @@ class Tally:
 
     def _count(self, row: Row, root: DataSet) -> None:
         event, one = self._event(row.event)
-        found = self._sums.setdefault((root, row.partner, row.run, row.job), _Sum(row.at))
+        key = root, row.partner, row.run, row.job
+        if (found := self._sums.get(key)) is None:
+            found = self._sums[key] = _Sum(row.at)
         round_ = (row.round, row.attempt)
         if row.kind == "confirmed":
             found.pending[round_] -= 1
@@ -127,7 +129,7 @@ class Tally:
         found.events[one] += event.steps
         found.pending[round_] += 1
         self._budgets[root][one] += event.steps
-        self._runs.setdefault((row.partner, row.run), Counter())[one] += event.steps
+        self._runs[row.partner, row.run][one] += event.steps
         self._times.append(row.at)
         self._releases.append((root, row.partner, row.run, event))
 
