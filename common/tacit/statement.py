@@ -103,7 +103,7 @@ class Release(_Part):
     """
 
     round: _Number
-    attempt: _Number
+    attempt: _Count
     at: _Minute
     state: Literal["released", "reserved"]
     event: Event

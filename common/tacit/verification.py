@@ -117,8 +117,8 @@ def verify(value: Mapping[str, Any], *, where: str, known: Known | None = None) 
 
 def check_stated(
     value: Mapping[str, Any], *, name: str, identity: PublicKey, run: RunStated, server: PublicKey
-) -> None:
-    """`value` is the statement of the partner `name` about `run`, and holds.
+) -> PartnerStatement:
+    """`value` as the statement of the partner `name` about `run`, which holds.
 
     Args:
         value: as `tacit.attestation.load` gives it.
@@ -130,7 +130,7 @@ def check_stated(
     Raises:
         BadInput: it is not; the first thing that differs is named.
     """
-    _own(value, name=name, identity=identity.hex(), run=run, server=server.hex())
+    return _own(value, name=name, identity=identity.hex(), run=run, server=server.hex())
 
 
 def lines(findings: Iterable[Finding]) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from tacit.terminal import Parser, run, verbose_flag
-from tacit_server import commands_roster, commands_runs
+from tacit_server import commands_roster, commands_runs, commands_statement
 
 __all__ = ["main"]
 
@@ -30,6 +30,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     commands_roster.add(commands, parents=(common,))
     commands_runs.add(commands, parents=(common,))
+    commands_statement.add(commands, parents=(common,))
     return parser
 
 

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +42,7 @@ from tacit_server.result import result
 from tacit_server.roster import Roster
 from tacit_server.rounds import Setup, federate
 from tacit_server.runs import Run, RunStanding
+from tacit_server.statement import Close, attest
 from tacit_server.status import line_words
 from tacit_server.submit import FOLDER
 
@@ -87,7 +90,7 @@ def _serve(grid: Grid, run: Run, *, flower_run: int) -> None:
     stop = threading.Event()
     threading.Thread(target=_watch, args=(run, stop), name="orders", daemon=True).start()
     try:
-        _finish(*_rounds(grid, run, desk, stop))
+        _finish(_rounds(grid, run, desk, stop))
         desk.write(phase="finished", message="")
     except KeyboardInterrupt:
         if not stop.is_set():
@@ -99,12 +102,23 @@ def _serve(grid: Grid, run: Run, *, flower_run: int) -> None:
         _log.error("%s", plain(f"failed: {error.message}; {error.hint}"))
 
 
-def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[Output, Plan, RunState, float]:
-    """The output, the plan, the state after the last round, and the seconds that this took."""
+@dataclass(frozen=True)
+class _Done:
+    """What the rounds leave; `wall_s` are the seconds that they took."""
+
+    folder: Folder
+    output: Output
+    made: Plan
+    state: RunState
+    close: Close
+    wall_s: float
+
+
+def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> _Done:
     started, order = time.monotonic(), run.order
     made = plan(run.job, order.test)
     folder = Folder(run.path.parent.parent)
-    output = Output(run.path, key=read_key(folder.seal_key))
+    output, close = Output(run.path, key=read_key(folder.seal_key)), Close()
     state = _begin(output, made, run=order.run)
     _log.info("attempt %d, from round %d of %d", state.attempt, state.round + 1, made.job.training.rounds)
     desk.write(phase="running", message="", round=state.round)
@@ -126,8 +140,10 @@ def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> tuple[O
         news=Changes(folder.flower_db).replies,
         tell=desk.tell,
         commission=_commission(folder, made.job),
+        hear=close.hear,
     )
-    return output, made, federate(grid, setup, state), time.monotonic() - started
+    state = federate(grid, setup, state)
+    return _Done(folder, output, made, state, close, time.monotonic() - started)
 
 
 def _commission(folder: Folder, job: Job) -> Callable[[str], bytes]:
@@ -144,7 +160,8 @@ def _begin(output: Output, made: Plan, *, run: str) -> RunState:
     return state
 
 
-def _finish(output: Output, made: Plan, state: RunState, wall_s: float) -> None:
+def _finish(done: _Done) -> None:
+    made, state = done.made, done.state
     network = made.network()
     summary = result(
         made.job,
@@ -154,10 +171,27 @@ def _finish(output: Output, made: Plan, state: RunState, wall_s: float) -> None:
         parameters=vectors.size(network),
         secure_noise=True,
         data={"classes": list(made.job.task.labels)},
-        wall_s=wall_s,
+        wall_s=done.wall_s,
     )
     best = None if state.best_vector is None else vectors.named(network, state.best_vector)
-    output.finish(made.job, state, result=summary, model=vectors.named(network, state.vector), best=best)
+    identities = {row.name: row.identity for row in Roster(done.folder.roster_path).partners() if row.identity}
+    done.output.finish(
+        made.job,
+        state,
+        result=summary,
+        model=vectors.named(network, state.vector),
+        best=best,
+        attest=lambda model: attest(
+            made.job,
+            state,
+            result=summary,
+            close=done.close,
+            identities=identities,
+            model=model,
+            key=keyfile.read_key(done.folder.signing_key),
+            now=datetime.now(UTC),
+        ),
+    )
     _log.info("finished after round %d", state.round)
 
 

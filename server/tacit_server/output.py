@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.numpy import save
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.seal import Key
-from tacit_server import checkpoint, events, report
+from tacit_server import checkpoint, events, report, statement
 from tacit_server.checkpoint import RunState
 
 __all__ = ["CHECKPOINT", "LEDGER", "RESOLVED", "Output", "resolved_toml"]
@@ -92,15 +93,22 @@ class Output:
         result: Mapping[str, Any],
         model: Mapping[str, NDArray[np.float32]],
         best: Mapping[str, NDArray[np.float32]] | None,
+        attest: Callable[[str], bytes] | None = None,
     ) -> None:
-        """Write everything a finished run leaves; `result.json` last, as the sign that all is there."""
+        """Write everything a finished run leaves; `result.json` last, as the sign that all is there.
+
+        `attest` makes the signed statement, given the SHA-256 of the model's file in hex; a simulation makes none.
+        """
         # One key only: safetensors writes several in any order, and equal models would be unequal files.
         metadata = {"job_hash": job.hash()}
-        checkpoint.write_atomic(self.path / "model.safetensors", save(_tight(model), metadata=metadata))
+        content = save(_tight(model), metadata=metadata)
+        checkpoint.write_atomic(self.path / "model.safetensors", content)
         if best is not None:
             checkpoint.write_atomic(self.path / "best.safetensors", save(_tight(best), metadata=metadata))
         self.keep(state)
         events.write(self.path / "tensorboard", history=state.history)
+        if attest is not None:
+            statement.write(self.path, attest(hashlib.sha256(content).hexdigest()))
         report.write(self.path / "report.html", result=result, history=state.history, job_toml=resolved_toml(job))
         text = json.dumps(result, indent=1) + "\n"
         checkpoint.write_atomic(self.path / "result.json", text.encode())

@@ -16,10 +16,10 @@ from tacit.privacy.events import Event
 from tacit.quantize import Ring
 from tacit.secagg.abort import Abort, Stage
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal, Update
+from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal, Statement, Update
 from tacit_server.transport import Failure
 
-__all__ = ["Answers", "Replies", "check_events", "collect", "mean", "tally"]
+__all__ = ["Answers", "Replies", "check_events", "collect", "listen", "mean", "tally"]
 
 Answers = Iterable[tuple[str, Parcel | Failure]]
 
@@ -126,6 +126,29 @@ def tally(answers: Answers, *, classes: int) -> Counters:
             with suppress(BadInput):  # a score that can not be read counts no example
                 total += Counters.from_vector(Update.unpack(parcel).vector.counters, classes=classes)
     return total
+
+
+def listen(answers: Answers, *, ask: Ask) -> dict[str, Statement | str]:
+    """What each partner states at the end of a run, or why it states nothing."""
+    said: dict[str, Statement | str] = {}
+    for name, parcel in answers:
+        try:
+            said[name] = _stated(parcel, name=name, ask=ask)
+        except BadInput as error:  # then what its replies said stands
+            said[name] = error.message
+    return said
+
+
+def _stated(parcel: Parcel | Failure, *, name: str, ask: Ask) -> Statement | str:
+    if isinstance(parcel, Failure):
+        return str(parcel)
+    if parcel.scalars.get("kind") == "refusal":
+        return Refusal.unpack(parcel).reason
+    told = Statement.unpack(parcel)
+    check_events(told.events, ask=ask)
+    if told.name != name:
+        raise BadInput(f"expected a statement of {name}, found one of {told.name}", hint="rename one partner")
+    return told
 
 
 def check_events(events: tuple[Event, ...], *, ask: Ask) -> None:

@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from tacit.errors import BadInput, JobFailed
+from tacit.errors import JobFailed
 from tacit.job import Job
 from tacit.metrics import Counters, Scores
 from tacit.privacy.accounting import epsilon
@@ -23,7 +22,7 @@ from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
 from tacit.wire import EVALUATE, STATEMENT, TRAIN, Ask, Hello, Parcel, Statement
 from tacit_server.checkpoint import Best, RunState
-from tacit_server.replies import Answers, Replies, check_events, collect, tally
+from tacit_server.replies import Answers, Replies, collect, listen, tally
 from tacit_server.roll import Roster, ask_names, present
 from tacit_server.secagg import Cohort, collect_masked, tally_masked
 from tacit_server.transport import News, exchange, wait_for_nodes
@@ -32,6 +31,7 @@ from tacit_server.update import ServerOptimizer
 __all__ = ["Setup", "federate"]
 
 _GREETING_TIMEOUT = 300.0  # seconds for partners to appear and to say their names: a cold machine loads torch first
+_SILENT = "did not answer in time"
 _LOOK = 0.5  # seconds between two looks at who is there
 
 
@@ -52,6 +52,7 @@ class Setup:
         tell: told what the run waits for, and nothing once it goes on.
         news: a cheap look at the answers that wait, as in `exchange`.
         commission: the server's signature under the job and a run's id.
+        hear: told what each partner states at the end, or why it states nothing.
     """
 
     job: Job
@@ -66,6 +67,7 @@ class Setup:
     tell: Callable[[str], None] = lambda text: None
     news: News = lambda: None
     commission: Callable[[str], bytes] = lambda run: b""
+    hear: Callable[[Hello, Statement | str], None] = lambda partner, said: None
 
     def timeout(self, *, working: bool) -> float:
         """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
@@ -223,13 +225,10 @@ def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Scores | None:
 def _close(grid: Grid, setup: Setup, state: RunState, roster: Roster) -> RunState:
     """Ask every partner's ledger, so that a round whose reply was lost is counted too."""
     ask = _ask(setup, state, max(state.round, 1), cohort=len(roster))
-    events = dict(state.events)
-    for name, parcel in _answers(grid, setup, ask, STATEMENT, roster):
-        if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "statement":
-            with suppress(BadInput):  # then what its replies said stands
-                told = Statement.unpack(parcel).events
-                check_events(told, ask=ask)
-                events[name] = told
+    said = listen(_answers(grid, setup, ask, STATEMENT, roster), ask=ask)
+    for partner in roster.values():
+        setup.hear(partner, said.get(partner.name, _SILENT))
+    events = state.events | {name: told.events for name, told in said.items() if isinstance(told, Statement)}
     return replace(state, events={name: found for name, found in sorted(events.items()) if found})
 
 
