@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _RELEASES = {"train": "update-released", "evaluate": "sums-released", "statement": "statement-released"}
 _CONFIGURED = "configuration-changed"
+_BUDGET = "epsilon_limit"
 _LONGEST = 2000  # letters of a reason, which may repeat words that the server chose
 _NAME = 200  # letters of a name
 
@@ -33,6 +34,7 @@ class Minutes:
 
     Attributes:
         approved: the hash of the job that was granted for each run, over all processes of this partner.
+        denied: for each run that the budget had no room for, the rounds that it was asked for.
 
     Raises:
         Broken: the audit log is not as it was written.
@@ -43,9 +45,12 @@ class Minutes:
         self._offered: set[tuple[str, str]] = set()
         self._known: dict[str, Any] = {}
         self.approved: dict[str, str] = {}
+        self.denied: dict[str, int] = {}
         for entry in audit.entries():
             if entry.event == "job-granted":
                 self.approved[entry.facts["run"]] = entry.facts["job"]
+            if entry.event == "refused":
+                self._remember(entry.facts)
             if entry.event == _CONFIGURED:
                 self._known = entry.facts["now"]
 
@@ -97,10 +102,15 @@ class Minutes:
         """
         _log.warning("refused %s: %s", _what(kind, errand), plain(reason))
         facts = {"asked": kind, "reason": plain(reason)[:_LONGEST], **_named(errand), **(figures or {})}
+        self._remember(facts)
         try:
             self.write("refused", {**facts, "round": None if errand is None else errand.round})
         except BadInput as error:
             _log.error("the refusal was not kept in the audit log: %s", error.message)
+
+    def _remember(self, facts: Mapping[str, Any]) -> None:
+        if facts.get("rule") == _BUDGET:
+            self.denied[facts["run"]] = max(facts["rounds"], self.denied.get(facts["run"], 0))
 
     def released(self, kind: str, errand: Errand | None, *, row: int, seconds: float) -> None:
         """An answer is about to leave.

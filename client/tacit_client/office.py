@@ -203,7 +203,9 @@ class Office:
             if errand.run in self._granted:  # what was granted for the whole run is looked up, not computed again
                 self._budget.check(planned, rounds=_left(errand))
             else:
-                figures = self._decide(Request(errand.job, planned, _left(errand)))
+                # One refusal holds for the run: its last rounds are not joined because they would fit by themselves.
+                rounds = max(_left(errand), self._minutes.denied.get(errand.run, 0))
+                figures = self._decide(Request(errand.job, planned, rounds))
                 self._minutes.granted(errand, asdict(figures))
                 self._granted.add(errand.run)
             statement.keep_job(self._folder, errand.job)

@@ -127,6 +127,20 @@ def test_a_denial_has_its_numbers(make) -> None:
     assert 0 < facts["cost"]["fit"] < 200
 
 
+def test_a_run_that_was_too_dear_at_its_start_is_not_joined_at_its_end(make) -> None:
+    """Whole runs are granted: the last rounds would fit the limit by themselves, also for the next process."""
+    federation = make("training.rounds=40", epsilon_limit=6.0)
+    kind, first = _sent(federation, federation.job, key=SIGNING)[0]
+    last = federation.invite(federation.open(number=40))
+    assert "with 40 rounds more" in federation.refusal(kind, first)
+    assert "with 40 rounds more" in federation.refusal(kind, last)
+    federation.stop()
+    federation.start()
+    assert "with 40 rounds more" in federation.refusal(kind, last)
+    fresh = federation.invite(federation.open(number=40, run="run-2"))
+    assert federation.send(kind, fresh, to="p0").scalars["kind"] == "letter"
+
+
 def test_a_refusal_within_a_round_belongs_to_the_round(make) -> None:
     federation = make()
     asks = federation.asks(federation.open())
