@@ -62,7 +62,8 @@ class Keys:
             authority: the federation's certificate, PEM.
             server: the server's public signing key.
 
-        Guarantee: a key that exists is kept, so that asking twice is asking with the same keys.
+        Guarantee: a key that exists is kept, so that asking twice is asking with the same keys; of the server's, which
+        came with the invitation, this holds from the moment there is a certificate.
 
         Raises:
             BadInput: the folder can not be written, is open to others, or belongs to another federation.
@@ -71,7 +72,6 @@ class Keys:
         # The authority goes first: keys without one could be taken for any federation's.
         makers: dict[str, Callable[[], bytes]] = {
             "authority.pem": lambda: authority,
-            "server.pub": lambda: server,
             "ledger.key": lambda: os.urandom(KEY),
             "identity.key": lambda: os.urandom(KEY),
             "link.key": make_key,
@@ -79,6 +79,9 @@ class Keys:
         for name, make in makers.items():
             if not (path / name).exists():
                 keyfile.write(path / name, make())
+        ours = keyfile.read(path / "authority.pem") == authority
+        if ours and not (path / "link.pem").exists():  # nothing was taken on the word of another signing key yet
+            keyfile.write(path / "server.pub", server)
         keys = cls(path)
         if (keys.authority, keys.server) != (authority, server):
             raise BadInput(

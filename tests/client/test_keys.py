@@ -159,6 +159,8 @@ def test_keys_that_others_can_read_or_that_are_broken(path, complete):
 
 def test_another_federation_s_keys_are_not_taken(path, keys):
     other = PublicKey(identity_of(Secret(bytes(32))))
+    Keys.make(path, authority=AUTHORITY, server=other)  # nothing was taken on this server's word yet
+    Keys.make(path, authority=AUTHORITY, server=SERVER).keep(_issue(keys.request("a")))
     with pytest.raises(BadInput, match="found those of another"):
         Keys.make(path, authority=AUTHORITY, server=other)
     with pytest.raises(BadInput, match="found those of another"):

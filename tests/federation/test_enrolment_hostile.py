@@ -18,6 +18,7 @@ from intruder import wait_until
 
 from tacit.link.certificates import make_authority
 from tacit.link.invitation import Invitation
+from tacit.secagg.keys import Secret, identity_of
 from tacit_client.keys import Keys
 from tacit_client.site import Folder as PartnerFolder
 from tacit_server.enrol import invite
@@ -137,15 +138,16 @@ def test_an_edited_invitation_is_refused_and_spends_nothing(federation, tmp_path
         "a certificate of another": (mine.certificate.decode(), other.certificate.decode()),
         "a key of another": (mine.key.decode(), other.key.decode()),
         "an authority of another": (mine.authority.decode(), _foreign_authority(federation)),
-        "a line more": ("version = 1", 'version = 1\ncommand = "rm"'),
-        "another version": ("version = 1", "version = 2"),
+        "a server's key of another": (mine.server.hex(), identity_of(Secret(bytes(32))).hex()),
+        "a line more": ("version = 2", 'version = 2\ncommand = "rm"'),
+        "another version": ("version = 2", "version = 3"),
         "half of it": (good[len(good) // 2 :], ""),
     }
     for what, (old, new) in edits.items():
         assert good.count(old) == 1, what
         path.write_text(good.replace(old, new))
         _refused(path, place)
-    assert len(edits) == 8
+    assert len(edits) == 9
     path.write_text(good)
     assert _client("join", path, "--dir", place) == (0, "")
 
