@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -293,6 +292,7 @@ def test_an_unreadable_key_is_refused_before_anything_is_made(scans: Path, capsy
 
 
 @pytest.mark.e2e
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory is read from Linux's /proc")
 @pytest.mark.parametrize("command", ["seal", "open"])
 def test_a_process_stays_under_64_mib_whatever_the_size(tmp_path: Path, command: str) -> None:
     """The interpreter counts too, so that nothing may be imported that is not needed."""
@@ -301,21 +301,21 @@ def test_a_process_stays_under_64_mib_whatever_the_size(tmp_path: Path, command:
         for _ in range(100):
             file.write(bytes(CHUNK))
     make_key(key)
-    used = _run(["seal", str(path), "--key", str(key)])
+    used = _memory(["seal", str(path), "--key", str(key)])
     if command == "open":
         path.unlink()
-        used = _run(["open", f"{path}.sealed", "--key", str(key)])
-    assert used.ru_maxrss < 64 * 1024
+        used = _memory(["open", f"{path}.sealed", "--key", str(key)])
+    assert 2**20 < used < 64 * 2**20
     assert path.stat().st_size == 100 * CHUNK
 
 
-def _run(words: list[str]) -> resource.struct_rusage:
+def _memory(words: list[str]) -> int:
+    """Bytes that the process had at most; its own number, for the kernel's may be that of the test's process."""
     heavy = ("numpy", "pydantic", "torch", "flwr", "grpc")
     code = (
         "import sys; from tacit_client.cli import main; code = main(sys.argv[1:]); "
-        f"sys.exit(code or any(name in sys.modules for name in {heavy}))"
+        f"print([name for name in {heavy} if name in sys.modules], open('/proc/self/status').read()); sys.exit(code)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    return used
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert "\n[] Name:" in done.stdout
+    return 1024 * int(done.stdout.partition("VmHWM:")[2].split(maxsplit=1)[0])

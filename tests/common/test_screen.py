@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_files import idx_folder, image_folder, written
 
+from tacit.data.content import Content
 from tacit.data.files import read
 from tacit.data.screen import Screen
+from tacit.data.tables import jsonl
 from tacit.errors import BadInput
 
 NAME, NUMBER = "Ada-Lovelace-", "patient-90210-"
@@ -168,6 +170,15 @@ def test_a_key_that_only_later_rows_have_is_dropped(tmp_path: Path) -> None:
     del lines
     assert len(_read(path, drop=("name",))) == 2
     assert _holding(NAME) == set()
+
+
+def test_a_reader_of_lines_keeps_none_either(tmp_path: Path) -> None:
+    """It holds every row until its columns are asked for."""
+    screen = Screen(frozenset({"name"}), frozenset({"id"}), SECRET)
+    source = jsonl(Content(_made(tmp_path, "jsonl")), screen=screen)
+    assert len(_holding("words ")) == 40
+    assert _holding(NAME) == _holding(NUMBER) == set()
+    assert source.names == ("name", "id", "text", "label")
 
 
 @pytest.mark.parametrize("make", [idx_folder, image_folder])
