@@ -28,6 +28,7 @@ MEMORY = Path(":memory:")
 _USE = b"tacit/v1/ledger"  # what the key of the macs is derived for
 _PATIENCE = 60.0  # seconds to wait for others who write
 _HASH = 32
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file
 _COLUMNS = ", ".join(Row._fields)
 _TABLE = """CREATE TABLE entry (
     seq INTEGER PRIMARY KEY,
@@ -89,7 +90,7 @@ class Book:
                 held.callback(self.db.close)
                 self._prepare(durable=durable, writable=writable)
                 held.pop_all()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             raise self._bad(error) from None
 
     def _connect(self, *, writable: bool) -> sqlite3.Connection:
@@ -130,7 +131,7 @@ class Book:
         with self._lock:
             try:
                 self._catch_up()
-            except sqlite3.Error as error:
+            except _FAULTS as error:
                 raise self._bad(error) from None
             return self._tally
 
@@ -150,7 +151,7 @@ class Book:
         with self._lock:
             try:
                 row = self._write(choose)
-            except sqlite3.Error as error:
+            except _FAULTS as error:
                 raise self._bad(error) from None
             if row is not None:
                 self._take(row)
@@ -203,7 +204,7 @@ class Book:
                 found = tuple(map(Row._make, self.db.execute(query, (partner, run, known))))
                 for row in found:
                     check(row, after=Head(row.seq - 1, self._hash(row.seq - 1)), key=self._key)
-            except sqlite3.Error as error:
+            except _FAULTS as error:
                 raise self._bad(error) from None
             except Broken as error:
                 raise self._tampered(str(error)) from None
@@ -278,7 +279,7 @@ class Book:
             hint="move it away, or correct the key ledger in site.toml",
         )
 
-    def _bad(self, error: sqlite3.Error) -> BadInput:
+    def _bad(self, error: Exception) -> BadInput:
         return BadInput(
             f"expected a privacy ledger that can be read and written at {self.path.name}, found {error}",
             hint="check the disk and the file's rights; nothing is trained without the ledger",
