@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import hmac
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_search import alive_after_reading, alive_in_a_reader
 from sample_files import idx_folder, image_folder, written
 
-from tacit.data.content import Content
 from tacit.data.files import read
 from tacit.data.screen import Screen
-from tacit.data.tables import jsonl
 from tacit.errors import BadInput
 
 NAME, NUMBER = "Ada-Lovelace-", "patient-90210-"
@@ -30,7 +27,7 @@ KINDS = ("csv", "tsv", "jsonl", "parquet", "npz")
 
 
 def _made(folder: Path, kind: str, *, rows: int = 40) -> Path:
-    """A table in which column `name` and `id` hold what no reader may keep, made where this process does not see it."""
+    """A table in which column `name` and `id` hold what no reader may keep."""
     path = folder / f"a.{kind}"
     table = {
         "name": [f"{NAME}{i}" for i in range(rows)],
@@ -53,54 +50,23 @@ def _made(folder: Path, kind: str, *, rows: int = 40) -> Path:
     return path
 
 
-def _holding(planted: str) -> set[str]:
-    """The texts and bytes with `planted` and a digit in them that can be reached from anything alive."""
-    gc.collect()
-    pattern = re.compile(re.escape(planted) + r"\d")
-    found = set()
-    seen: set[int] = set()
-    left = gc.get_objects()
-    while left:
-        value = left.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        match value:
-            case str():
-                found |= {value} if pattern.search(value) else set()
-            case bytes() | bytearray():
-                found |= {repr(value)} if pattern.search(value.decode("latin-1")) else set()
-            case np.ndarray() if value.dtype.kind == "O":
-                left.extend(value.ravel().tolist())
-            case np.ndarray() if value.dtype.kind == "U":
-                found |= {text for text in value.ravel().tolist() if pattern.search(text)}
-            case int() | float() | np.ndarray() | None:
-                pass
-            case _:
-                left.extend(gc.get_referents(value))
-    return found
-
-
 def _read(path: Path, **more: Any) -> Any:
     return read(path, format="auto", input="text", **more)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_of_what_is_dropped_or_pseudonymised_is_in_memory(tmp_path: Path, kind: str) -> None:
+def test_nothing_of_what_is_dropped_or_pseudonymised_is_alive_after_reading(tmp_path: Path, kind: str) -> None:
     path = _made(tmp_path, kind)
-    found = _read(path, columns=("id",), drop=("name",), pseudonymise=("id",), secret=SECRET)
-    assert found.inputs.tolist()[:2] == ["words 0", "words 1"]
-    assert len(_holding("words ")) == 40, "the search finds what is there"
-    assert _holding(NAME) == set()
-    assert _holding(NUMBER) == set()
-    assert NAME not in repr(found.columns)
+    screened = {"columns": ["id"], "drop": ["name"], "pseudonymise": ["id"]}
+    assert alive_after_reading(path, NAME, NUMBER, "words ", **screened) == [0, 0, 40]
+    assert alive_after_reading(path, NAME, NUMBER, "words ", columns=["id", "name"]) == [40, 10, 40]
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_without_the_lists_the_search_finds_them(tmp_path: Path, kind: str) -> None:
-    found = _read(_made(tmp_path, kind), columns=("id", "name"))
-    assert len(found) == len(_holding(NAME)) == 40
-    assert len(_holding(NUMBER)) == 10
+def test_a_reader_of_lines_keeps_none_either(tmp_path: Path) -> None:
+    """It holds every row until its columns are asked for."""
+    path = _made(tmp_path, "jsonl")
+    assert alive_in_a_reader(path, NAME, NUMBER, "words ", drop="name", pseudonymise="id") == [0, 0, 40]
+    assert alive_in_a_reader(path, NAME, NUMBER, "words ", drop="label", pseudonymise="text") == [40, 10, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,20 +131,10 @@ def test_what_is_screened_is_not_taken_as_the_input(tmp_path: Path, kind: str) -
 
 
 def test_a_key_that_only_later_rows_have_is_dropped(tmp_path: Path) -> None:
-    lines = '{"text": "a", "label": 1}\n' + json.dumps({"text": "b", "label": 1, "name": f"{NAME}{9}"})
-    path = written(tmp_path, "a.jsonl", lines)
-    del lines
-    assert len(_read(path, drop=("name",))) == 2
-    assert _holding(NAME) == set()
-
-
-def test_a_reader_of_lines_keeps_none_either(tmp_path: Path) -> None:
-    """It holds every row until its columns are asked for."""
-    screen = Screen(frozenset({"name"}), frozenset({"id"}), SECRET)
-    source = jsonl(Content(_made(tmp_path, "jsonl")), screen=screen)
-    assert len(_holding("words ")) == 40
-    assert _holding(NAME) == _holding(NUMBER) == set()
-    assert source.names == ("name", "id", "text", "label")
+    rows = ({"text": "a", "label": 1}, {"text": "b", "label": 1, "name": f"{NAME}9"})
+    path = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert alive_after_reading(path, NAME, drop=["name"]) == [0]
+    assert alive_in_a_reader(path, NAME, drop="name", pseudonymise="label") == [0]
 
 
 @pytest.mark.parametrize("make", [idx_folder, image_folder])
