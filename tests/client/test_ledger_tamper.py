@@ -270,3 +270,14 @@ def test_the_hash_binds_texts_to_their_columns() -> None:
     moved = row._replace(partner="a", dataset="bc")
     digests = {forge(one, after=Head(0, bytes(32)), key=KEY).hash for one in (row, moved)}
     assert len(digests) == 2
+
+
+def test_another_genuine_row_in_place_of_the_last_is_noticed_by_who_is_there(path: Path) -> None:
+    """As when an older copy was put back and grew again under a ledger that is open."""
+    with closing(_open(path)) as ledger:
+        *_, before, last = _rows(path)
+        other = forge(last._replace(run="elsewhere"), after=before.head, key=derive(KEY, b"tacit/v1/ledger"))
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE entry SET run = ?, hash = ?, mac = ? WHERE seq = ?", (other.run, *other[-2:], ROWS))
+        with pytest.raises(Tampered, match=f"row {ROWS} changed"):
+            ledger.reserve(Release("run", 4, 1, _event(4)))
