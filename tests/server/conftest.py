@@ -28,10 +28,11 @@ def run(make_job, monkeypatch):
         state: RunState | None = None,
         test: Any = None,
         seed: int = 0,
+        hear: Any = lambda partner, said: None,
     ) -> tuple[RunState, list[RunState]]:
         job = make_job(*overrides)
         saved: list[RunState] = []
-        setup = Setup(job=job, classes=2, test=test, randomness=Randomness(seed), save=saved.append)
+        setup = Setup(job=job, classes=2, test=test, randomness=Randomness(seed), save=saved.append, hear=hear)
         state = state or RunState(run="r", job_hash=job.hash(), vector=np.zeros(D, np.float32))
         try:
             return federate(script.grid(partners), setup, state), saved
