@@ -56,8 +56,8 @@ def curve(events: Sequence[Event], *, policy: PolicySection, most: int) -> list[
         policy: at whose delta.
         most: compositions that it may take.
     """
-    count = len(events)
-    places = sorted({1 + round(i * (count - 1) / max(1, most - 1)) for i in range(min(count, most))})
+    count = min(len(events), most)
+    places = sorted({1 + round(i * (len(events) - 1) / max(1, count - 1)) for i in range(count)})
     return [(place, cost(policy, events[:place])) for place in places]
 
 

@@ -13,7 +13,7 @@ from tacit_client.site import Folder
 
 __all__ = ["add"]
 
-_POINTS = 40  # of a curve: each takes a composition
+_POINTS = 16  # of a curve: each takes a composition
 
 
 def add(commands: Any, *, parents: Sequence[argparse.ArgumentParser]) -> None:
