@@ -56,9 +56,9 @@ def _way(checkup: Checkup, folder: Outcome[Folder], keys: Outcome[Keys]) -> Outc
     certificate = checkup.look("certificate", papers.certificate, keys)
     authority = checkup.look("authority", papers.authority, keys)
     name = checkup.look("server name", connection.name, folder)
-    port = checkup.look("server port", connection.open_port, folder, name)
-    shaken = checkup.look("handshake", connection.handshake, folder, keys, port, certificate, authority)
-    greeted = checkup.look("admission", connection.admission, folder, keys, shaken)
+    port = checkup.look("server port", connection.open_port, folder, after=(name,))
+    shaken = checkup.look("handshake", connection.handshake, folder, keys, after=(port, certificate, authority))
+    greeted = checkup.look("admission", connection.admission, folder, keys, after=(shaken,))
     checkup.look("clock", connection.clock, greeted)
     return greeted
 
@@ -78,5 +78,5 @@ def _books(
 def _others(checkup: Checkup, folder: Outcome[Folder], keys: Outcome[Keys], greeted: Outcome[Greeted]) -> None:
     """The list that the server gives now counts, where it can be had; else the one that it gave last."""
     kept = checkup.look("partners kept", cohort.stored, folder, keys)
-    now = checkup.look("partners now", cohort.listed, folder, keys, greeted, kept)
+    now = checkup.look("partners now", cohort.listed, folder, keys, greeted, after=(kept,))
     checkup.look("peers", cohort.accepted, folder, kept, kept if now.said is None else now)

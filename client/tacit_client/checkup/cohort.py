@@ -25,7 +25,7 @@ def stored(folder: Folder, keys: Keys) -> Said[SignedRoster | None]:
     return Said(f"version {found.version}, signed by the server, names {len(found.peers)} partners", found)
 
 
-def listed(folder: Folder, keys: Keys, greeted: Greeted, _: SignedRoster | None) -> Said[SignedRoster | None]:
+def listed(folder: Folder, keys: Keys, greeted: Greeted) -> Said[SignedRoster | None]:
     """The list that the server gives now. Raises BadInput where it is not signed, or older than the one before."""
     roster.check(folder.roster, greeted.roster, keys=keys)
     own = greeted.roster.peers.get(folder.config.name)

@@ -31,7 +31,7 @@ _NEAR, _FAR = 60.0, 3600.0  # seconds that clocks may differ before it is said, 
 _Places = list[tuple[Any, ...]]
 
 
-def name(folder: Folder) -> Said[str]:
+def name(folder: Folder) -> Said[None]:
     """The server's host name is known. Raises BadInput where it is not."""
     host, port = check_address(folder.config.server.address)
     try:
@@ -42,10 +42,10 @@ def name(folder: Folder) -> Said[str]:
             hint="correct server.address in site.toml, or see whether this machine's name service works",
         ) from None
     addresses = ", ".join(dict.fromkeys(str(place[4][0]) for place in found))
-    return Said(f"{host} is {addresses}" if addresses != host else f"{host}, which needs no name service", host)
+    return Said(f"{host} is {addresses}" if addresses != host else f"{host}, which needs no name service", None)
 
 
-def open_port(folder: Folder, _: str) -> Said[None]:
+def open_port(folder: Folder) -> Said[None]:
     """Something listens there, and this machine may reach it. Raises BadInput."""
     address = folder.config.server.address
     try:
@@ -64,7 +64,7 @@ def open_port(folder: Folder, _: str) -> Said[None]:
     return Said(f"{address} answers", None)
 
 
-def handshake(folder: Folder, keys: Keys, _: None, __: None) -> Said[None]:
+def handshake(folder: Folder, keys: Keys) -> Said[None]:
     """Both sides take the other's certificate. Raises BadInput with the side that does not."""
     address = folder.config.server.address
     host, port = check_address(address)
@@ -85,7 +85,7 @@ def handshake(folder: Folder, keys: Keys, _: None, __: None) -> Said[None]:
     return Said("each side knows the other's certificate", None)
 
 
-def admission(folder: Folder, keys: Keys, _: None) -> Said[Greeted]:
+def admission(folder: Folder, keys: Keys) -> Said[Greeted]:
     """The gateway lets this partner in. Raises BadInput with its reason."""
     found = greet(folder.config.server.address, keys.files(), timeout=PATIENCE)
     return Said(f"the server admits {folder.config.name}", found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -62,15 +62,18 @@ class Checkup:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
-    def look(self, check: str, act: Callable[..., Said[T]], *needs: Outcome[Any]) -> Outcome[T]:
+    def look(
+        self, check: str, act: Callable[..., Said[T]], *needs: Outcome[Any], after: Sequence[Outcome[Any]] = ()
+    ) -> Outcome[T]:
         """Look at one thing.
 
         Args:
             check: its name.
             act: called with the values of `needs`; a TacitError of it is a FAIL with the error's own words.
             needs: what came of earlier looks. Where one of them failed or was skipped, this one is skipped.
+            after: earlier looks that count in the same way, and whose values are not asked for.
         """
-        for need in needs:
+        for need in (*needs, *after):
             if need.said is None:
                 self.findings.append(Finding(check, "skip", f"not looked at, because of {need.check}"))
                 return Outcome(check, None)
