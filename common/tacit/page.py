@@ -80,4 +80,6 @@ def _mechanisms(events: tuple[Event, ...]) -> list[str]:
 
 
 def _number(value: object) -> str:
+    if value is None:
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -62,7 +62,7 @@ def test_the_partners_own_page_has_its_budget_too(make_job):
 def test_the_servers_page(make_job):
     text = _outline(server(make_job(), partner(make_job(), "a"))).text
     assert "none: was not connected at the end of the run" in text
-    assert "accuracy 0.5, examples 10, loss None" in text
+    assert "accuracy 0.5, examples 10, loss –" in text
     assert "its own, signed" in text
     assert "dropped out in round 1" in text
 
