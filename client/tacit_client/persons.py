@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.data.labels import text
 from tacit.privacy.randomness import Stream
 
 __all__ = ["Batch", "Persons", "held_out", "number"]
@@ -95,9 +96,9 @@ class Persons:
 
 
 def number(names: Sequence[object]) -> _Indices:
-    """The persons' names `[n]` as numbers from 0, int64 `[n]`, by first appearance; equal text is one person."""
+    """The persons' names `[n]` as numbers from 0, int64 `[n]`, by first appearance; one `text` is one person."""
     known: dict[str, int] = {}
-    return np.array([known.setdefault(str(name), len(known)) for name in names], dtype=np.int64)
+    return np.array([known.setdefault(text(name), len(known)) for name in names], dtype=np.int64)
 
 
 def held_out(names: Sequence[object], *, share: float, key: bytes) -> NDArray[np.bool_]:
@@ -109,6 +110,6 @@ def held_out(names: Sequence[object], *, share: float, key: bytes) -> NDArray[np
     person more or less moves, besides itself, one other across the cut at most; and a person that is held out in one
     round is in all.
     """
-    ranked = sorted({str(name) for name in names}, key=lambda name: hmac.digest(key, name.encode(), hashlib.sha256))
+    ranked = sorted({text(name) for name in names}, key=lambda name: hmac.digest(key, name.encode(), hashlib.sha256))
     held = set(ranked[: min(round(len(ranked) * share), len(ranked) - 1)])
-    return np.array([str(name) in held for name in names], dtype=np.bool_)
+    return np.array([text(name) in held for name in names], dtype=np.bool_)

@@ -152,3 +152,13 @@ def test_who_is_held_out_is_the_keys_choice():
 
 def test_persons_show_their_number_only():
     assert repr(_persons([31337] * 3 + [5])) == "Persons(n=2)"
+
+
+@pytest.mark.parametrize("other", ["7", " 7", "7 ", "7.0", 7, 7.0, np.int64(7)])
+def test_one_person_written_in_two_ways_is_one(other):
+    """Two would be bounded apart, and their rows could stand on both sides of the cut."""
+    names = ["8", "7", other, "9", "07"]
+    assert number(names).tolist() == [0, 1, 1, 2, 3]
+    held = held_out(names, share=0.5, key=b"k")
+    assert held[1] == held[2]
+    assert held.tolist() == held_out(["8", "7", "7", "9", "07"], share=0.5, key=b"k").tolist()
