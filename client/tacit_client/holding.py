@@ -21,7 +21,7 @@ from tacit_client.ledger import DataSet, accept
 from tacit_client.site import Folder
 from tacit_client.tally import Tally
 
-__all__ = ["dataset", "ledger_key", "look_at_budget", "open_budget"]
+__all__ = ["accept_data", "dataset", "ledger_key", "look", "look_at_budget", "open_budget"]
 
 
 def ledger_key(folder: Folder) -> Secret:
