@@ -104,11 +104,12 @@ class Audit:
             BadInput: it can not be written.
         """
         with self._writing() as handle:
-            last, torn = self._end(handle)
-            if torn:  # of a write that never returned
-                os.ftruncate(handle, os.fstat(handle).st_size - torn)
-                last = self._append(handle, last, "log-mended", {"bytes_cut": torn})
-            self._append(handle, last, event, facts)
+            self._append(handle, self._mended(handle), event, facts)
+
+    def mend(self) -> None:
+        """Cut off what a crash left of a line, and say so; `entries` takes no line without an end. As `write`."""
+        with self._writing() as handle:
+            self._mended(handle)
 
     def head(self) -> tuple[int, bytes]:
         """Number and hash of the last line; 0 and `START` for a log without lines. Raises as `write`."""
@@ -158,6 +159,14 @@ class Audit:
         """How many lines the logs before this one had; 0 for the first log. Raises as `entries`."""
         first = next(iter(self.entries()), None)
         return int(first.facts["lines_before"]) if first is not None and first.event == RENEWED else 0
+
+    def _mended(self, handle: int) -> tuple[int, bytes]:
+        """Number and hash of the last line, which has an end."""
+        last, torn = self._end(handle)
+        if torn:  # of a write that never returned
+            os.ftruncate(handle, os.fstat(handle).st_size - torn)
+            last = self._append(handle, last, "log-mended", {"bytes_cut": torn})
+        return last
 
     def _append(self, handle: int, last: tuple[int, bytes], event: str, facts: Facts) -> tuple[int, bytes]:
         at = self._clock().astimezone(UTC).isoformat(timespec="milliseconds")

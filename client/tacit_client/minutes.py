@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tacit.errors import BadInput
@@ -14,12 +15,16 @@ from tacit.terminal import plain
 from tacit_client.app import Errand
 from tacit_client.audit import Audit
 from tacit_client.config import SiteConfig
+from tacit_client.ledger import Tampered
+from tacit_client.mark import Behind
+from tacit_client.site import Folder
 
-__all__ = ["Minutes"]
+__all__ = ["Minutes", "declining"]
 
 _log = logging.getLogger(__name__)
 
 _RELEASES = {"train": "update-released", "evaluate": "sums-released", "statement": "statement-released"}
+_DECLINED = {Behind: "ledger-behind", Tampered: "ledger-refused"}
 _CONFIGURED = "configuration-changed"
 _BUDGET = "epsilon_limit"
 _LONGEST = 2000  # letters of a reason, which may repeat words that the server chose
@@ -125,6 +130,18 @@ class Minutes:
         if errand is not None and (event := _RELEASES.get(kind)):
             self.write(event, {**_named(errand), "round": errand.round, "ledger_row": row})
         _log.info("answered %s in %.1f s", _what(kind, errand), seconds)
+
+
+@contextmanager
+def declining(folder: Folder) -> Iterator[None]:
+    """Write down why an office in `folder` does not open: what the body raises, where its log can be written."""
+    try:
+        yield
+    except BadInput as error:
+        event = _DECLINED.get(type(error), "not-started")
+        with suppress(BadInput):  # a log that is broken is what is raised then
+            Audit.of(folder).write(event, {"reason": plain(error.message)[:_LONGEST]})
+        raise
 
 
 def _flat(tree: Mapping[str, Any], *, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -39,7 +39,7 @@ from tacit_client.keys import Keys
 from tacit_client.ledger import DataSet
 from tacit_client.mark import Behind, Marks
 from tacit_client.masking import Standing
-from tacit_client.minutes import Minutes
+from tacit_client.minutes import Minutes, declining
 from tacit_client.partner import Site
 from tacit_client.policy import Denial, Figures, Request
 from tacit_client.site import Folder
@@ -84,8 +84,9 @@ class Office:
     def __init__(self, folder: Folder) -> None:
         self._folder, self._config = folder, folder.config
         with ExitStack() as held:
-            held.enter_context(take(folder.lock, what=str(folder.path)))
-            self._open(held)
+            with declining(folder):
+                held.enter_context(take(folder.lock, what=str(folder.path)))
+                self._open(held)
             self._held = held.pop_all()
 
     def _open(self, held: ExitStack) -> None:
@@ -107,6 +108,7 @@ class Office:
         self._granted: set[str] = set()  # runs, since this process began
         self._made: _Ready | None = None
         audit = Audit.of(folder)
+        audit.mend()
         self._minutes = Minutes(audit)
         self._marks = Marks(folder.mark, secret=self._keys.ledger, ledger=self._budget, audit=audit)
         self._marks.check_own()
@@ -206,7 +208,7 @@ class Office:
                 # One refusal holds for the run: its last rounds are not joined because they would fit by themselves.
                 rounds = max(_left(errand), self._minutes.denied.get(errand.run, 0))
                 figures = self._decide(Request(errand.job, planned, rounds))
-                self._minutes.granted(errand, asdict(figures))
+                self._minutes.granted(errand, figures.to_json())
                 self._granted.add(errand.run)
             statement.keep_job(self._folder, errand.job)
         site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness(), self._state)
@@ -221,7 +223,7 @@ class Office:
         spent, today = self._budget.spent, self._budget.today()
         decision = policy.decide(request, self._config.policy, spent=spent, today=today, peers=len(accepted))
         if isinstance(decision, Denial):
-            self._figures = {"rule": decision.rule, **asdict(decision.figures)}
+            self._figures = {"rule": decision.rule, **decision.figures.to_json()}
             raise BadInput(decision.message, hint=decision.hint)
         return decision.figures
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from tacit.job import Job
 from tacit.secagg.keys import Secret
 from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN, Ask, Invite, Parcel, Refusal
 from tacit_client.audit import Audit, Entry
+from tacit_client.ledger import Tampered
 from tacit_client.mark import Behind
 from tacit_client.office import Office
 from tacit_client.site import Folder
@@ -188,6 +191,33 @@ def test_a_broken_log_and_an_older_ledger_end_it_at_the_start(make) -> None:
     folder.ledger.rename(folder.ledger.with_name("away"))
     with pytest.raises(Behind, match=r"^expected the ledger that this partner last answered with"):
         Office(Folder.open(folder.path))
+    assert [facts["reason"][:48] for facts in _events(federation, "ledger-behind")] == [
+        "expected the ledger that this partner last answe"
+    ]
+
+
+def test_why_an_office_does_not_open_is_written_down(make) -> None:
+    federation = make()
+    folder = federation.folders["p0"]
+    with pytest.raises(BadInput, match="expected no other process"):
+        Office(folder)
+    federation.whole(federation.open())
+    federation.stop()
+    with closing(sqlite3.connect(folder.ledger)) as db, db:
+        db.execute("UPDATE entry SET run = 'another' WHERE seq = 2")
+    with pytest.raises(Tampered, match="row 2 changed"):
+        Office(folder)
+    assert [facts["reason"][:20] for facts in _events(federation, "not-started")] == ["expected no other pr"]
+    assert ["row 2 changed" in facts["reason"] for facts in _events(federation, "ledger-refused")] == [True]
+
+
+def test_a_line_that_a_crash_left_unfinished_keeps_no_office_closed(make) -> None:
+    federation = make()
+    federation.stop()
+    with federation.folders["p0"].audit.open("ab") as file:
+        file.write(b'{"seq":9,"at"')
+    federation.start()
+    assert _events(federation, "log-mended") == [{"bytes_cut": 13}]
 
 
 def test_the_servers_mark_is_compared_and_an_older_ledger_written_down(make) -> None:
