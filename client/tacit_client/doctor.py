@@ -1,7 +1,8 @@
 """Everything that must hold before a job could start, looked at in the order in which one thing rests on another.
 
 Guarantee: looking changes nothing: no ledger, log, list or key is made or written, no budget is spent, and neither the
-server nor a process that works in the folder is in the way. What is found names no example and no key.
+server nor a process that works in the folder is in the way. What is found names no example and no key. Rows that a
+killed process left in the ledger's side file are read, and SQLite may move them into the ledger, as for any reader.
 """
 
 from __future__ import annotations

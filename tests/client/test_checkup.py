@@ -26,6 +26,7 @@ from tacit.link.certificates import Role
 from tacit.link.roster import SignedRoster
 from tacit.lock import take
 from tacit.privacy.events import Event
+from tacit.seal import make_key, read_key
 from tacit.secagg.keys import Signature
 from tacit_client import peers
 from tacit_client.audit import Audit
@@ -37,6 +38,7 @@ from tacit_client.holding import open_budget
 from tacit_client.keys import Keys
 from tacit_client.ledger import Release
 from tacit_client.mark import Behind, Marks
+from tacit_client.sealing import seal
 from tacit_client.site import Folder
 
 EVENT = Event(kind="dp-sgd", sampling_rate=0.1, noise_multiplier=1.0, steps=20)
@@ -438,6 +440,21 @@ def test_persons_are_counted(folder, tmp_path):
     said = holdings.data(folder)
     assert said.found == "120 examples of 2 classes, 60 different patient"
     assert holdings.size(folder, said.value).found.startswith("60 different patient")
+
+
+def test_sealed_data_and_its_key(folder, tmp_path):
+    make_key(tmp_path / "seal.key")
+    key = read_key(tmp_path / "seal.key")
+    seal(tmp_path / "data.npz", out=None, lock=key, remove=True)
+    folder = _again(folder, str(tmp_path / "data.npz"), str(tmp_path / "data.npz.sealed"))
+    with pytest.raises(BadInput, match="sealed"):
+        holdings.data(folder)
+    folder = _again(folder, '# key = "keys/seal.key"', f'key = "{tmp_path / "seal.key"}"')
+    assert holdings.data(folder).found == "90 examples of 3 classes, sealed"
+    (tmp_path / "seal.key").unlink()
+    make_key(tmp_path / "seal.key")
+    with pytest.raises(BadInput, match="key"):
+        holdings.data(folder)
 
 
 def test_one_class_fails_and_a_rare_one_is_told(folder, tmp_path):

@@ -1,8 +1,8 @@
 """The doctor against real folders of a real federation: one sound, the others each with one fault.
 
 Every fault is made in a copy of the sound folder, by what happens to people: a wrong line, a lost file, a wrong mode,
-somebody's edit. The doctor is the command itself: the quick tests call most of it in this process, and the slow ones start a process
-for each folder, as people do.
+somebody's edit. The quick tests call the command in their own process, and the slow ones start a process for each
+folder, as people do.
 """
 
 from __future__ import annotations
@@ -394,6 +394,9 @@ def test_beside_the_partners_own_process_and_after_the_server_is_gone(federation
     federation.kill(SOUND, 15)
     federation.kill("server", 15)
     alone = _visit(federation.folder / SOUND, "--json")
+    said = federation.log("server").read_text()
+    federation.start("server", "tacit-server", "up", str(federation.server))
+    federation.wait_for("server", "ready", times=said.count("ready") + 1)
     ((check, found, remedy),) = alone.lines("FAIL")
     assert (alone.code, check, alone.unchanged) == (1, "server port", True)
     assert "nothing listens there" in found
