@@ -18,7 +18,7 @@ from tacit_client.keys import Keys
 from tacit_client.site import Folder
 
 __all__ = [
-    "AUTHORITY", "CLASSES", "SIDE", "SIGNING", "change", "make_folder", "make_folders", "name_peers", "signed",
+    "AUTHORITY", "CLASSES", "SIDE", "SIGNING", "again", "change", "make_folder", "make_folders", "name_peers", "signed",
     "write_csv", "write_npz",
 ]  # fmt: skip
 
@@ -70,6 +70,12 @@ def change(path: Path, old: str, new: str) -> None:
     text = (path / "site.toml").read_text()
     assert text.count(old) == 1, old
     (path / "site.toml").write_text(text.replace(old, new))
+
+
+def again(folder: Folder, old: str, new: str) -> Folder:
+    """The folder after an edit of its site.toml."""
+    change(folder.path, old, new)
+    return Folder.open(folder.path)
 
 
 def write_npz(path: Path, *, n: int, seed: int, classes: tuple[str, ...] = CLASSES) -> Path:
