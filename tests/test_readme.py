@@ -79,7 +79,7 @@ def test_the_commands_run_in_the_order_in_which_they_stand(
     workplace: Path, background: list[subprocess.Popen[str]]
 ) -> None:
     commands, port = _commands(), free_port()
-    assert len(commands) == 26
+    assert len(commands) == 33
     assert sum(words[-1] == "&" for words in commands) == 4
     for words in commands:
         if words[-1] == "&":

@@ -12,6 +12,7 @@ from tacit.link.certificates import Role, check_issued, make_key, make_request, 
 from tacit.link.identity import check_identity
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import PublicKey, identity_of
+from tacit_client import strongbox
 
 __all__ = ["Keys"]
 
@@ -26,6 +27,8 @@ class Keys:
         link.pem         the certificate over it; missing until the server has issued it
         authority.pem    the federation's certificate, by which the gateway is known
 
+    The three private ones may be sealed with a passphrase (`tacit_client.strongbox`).
+
     Attributes:
         identity: the private identity key.
         public: its public half, by which the other partners know this one.
@@ -38,13 +41,13 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.identity = keyfile.read_key(path / "identity.key")
+        self.identity = strongbox.read_key(path / "identity.key")
         self.public: PublicKey = identity_of(self.identity)
         self.authority = bytes(keyfile.read(path / "authority.pem"))
         _check_current(path)
-        self.ledger = keyfile.read_key(path / "ledger.key")
+        self.ledger = strongbox.read_key(path / "ledger.key")
         self.server = check_identity(keyfile.read_key(path / "server.pub"), whose="the server")
-        self._link = keyfile.read(path / "link.key")
+        self._link = strongbox.read(path / "link.key")
         certificate = path / "link.pem"
         self._certificate = bytes(keyfile.read(certificate)) if certificate.exists() else None
         if self._certificate is not None:
@@ -77,7 +80,7 @@ class Keys:
             "link.key": make_key,
         }
         for name, make in makers.items():
-            if not (path / name).exists():
+            if not strongbox.is_there(path / name):
                 keyfile.write(path / name, make())
         ours = keyfile.read(path / "authority.pem") == authority
         if ours and not (path / "link.pem").exists():  # nothing was taken on the word of another signing key yet
@@ -145,7 +148,7 @@ class Keys:
 def _check_current(path: Path) -> None:
     """Folders that joined before there were these two have neither, and there is no safe way to make up for it."""
     for name in ("server.pub", "ledger.key"):
-        if not (path / name).exists():
+        if not strongbox.is_there(path / name):
             raise BadInput(
                 f"expected {path / name}, found none: lost, or this folder joined with an older version of tacit",
                 hint="restore it from a backup, or ask the operator for a new invitation and join in a new folder",

@@ -169,6 +169,7 @@ def _template(*, name: str, address: str, data: Path | None, trust_new_peers: bo
 device = "auto"                      # auto | cpu | cuda | cuda:1 | mps
 # threads = 4                        # of the processor; left out: torch's own choice
 # max_physical_batch = 256           # lower it where the device runs out of memory; changes no result
+# ledger = "/srv/tacit/ledger.db"    # one ledger for all federations that train on this data; left out: ledger.db here
 
 [server]
 {_line("address", address)}
