@@ -14,7 +14,7 @@ from tacit.attestation import read
 from tacit.link.enrolment import fingerprint
 from tacit.privacy.events import EXAMPLE, Event, merge
 from tacit.secagg.keys import PublicKey
-from tacit.statement import PartnerStatement
+from tacit.statement import MIXED, PartnerStatement
 
 __all__ = ["Account", "page"]
 
@@ -54,11 +54,16 @@ def page(value: Mapping[str, Any], *, account: Account | None = None) -> bytes:
     text = template.render(
         s=statement,
         partner=isinstance(statement, PartnerStatement),
-        unit="row of data" if statement.privacy.unit == EXAMPLE else f"person ({statement.privacy.unit})",
+        unit=_unit(statement.privacy.unit),
         signature=value["signature"],
         account=account,
     )
     return text.encode(errors="replace")  # a lone surrogate in a name must not cost the page
+
+
+def _unit(unit: str | None) -> str:
+    known = {EXAMPLE: "row of data", MIXED: "row of data or person, as each partner has it"}
+    return known.get(unit or EXAMPLE, f"person ({unit})")
 
 
 def _epsilon(value: float | None) -> str:

@@ -18,6 +18,8 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import EXAMPLE, Event
 
 __all__ = [
+    "HOLDS_AGAINST",
+    "MIXED",
     "CodeStated",
     "ModelStated",
     "PartnerStatement",
@@ -34,8 +36,11 @@ __all__ = [
     "run_of",
 ]
 
-_MIXED = "mixed"
-_HOLDS_AGAINST = {"none": (), "dp-sgd": ("server", "other partners", "outsiders")}
+MIXED = "mixed"
+"""The unit of a run in which partners protect different ones."""
+
+HOLDS_AGAINST: dict[str, tuple[str, ...]] = {"none": (), "dp-sgd": ("server", "other partners", "outsiders")}
+"""Whom a mechanism's guarantee holds against; the evaluation counts of held-out examples are outside it."""
 
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Minute = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\dZ$")]
@@ -243,14 +248,14 @@ def privacy_of(job: Job, events: Iterable[Iterable[Event]], *, secure_noise: boo
     )
     return PrivacyStated(
         mechanism=privacy.mechanism,
-        unit=None if not private else units.pop() if len(units) == 1 else _MIXED,
+        unit=None if not private else units.pop() if len(units) == 1 else MIXED,
         adjacency="add-remove" if private else None,
         max_grad_norm=privacy.max_grad_norm,
         delta=privacy.delta,
         epsilon=None if not private or None in costs else max((c for c in costs if c is not None), default=0.0),
         accountant=f"dp-accounting {version('dp-accounting')}, privacy loss distributions",
         secure_noise=secure_noise,
-        holds_against=_HOLDS_AGAINST[privacy.mechanism],
+        holds_against=HOLDS_AGAINST[privacy.mechanism],
         not_covered=(
             *exact,
             "who took part, when, for how long, and who refused",

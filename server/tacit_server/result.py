@@ -9,14 +9,12 @@ from typing import Any
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import EXAMPLE, Event
+from tacit.statement import HOLDS_AGAINST, MIXED
 from tacit_server.checkpoint import RunState
 
 __all__ = ["result"]
 
 _SCHEMA = 1
-_MIXED = "mixed"
-# Whom a mechanism's guarantee holds against; the evaluation counts of held-out examples are outside it.
-_HOLDS_AGAINST = {"none": [], "dp-sgd": ["server", "other partners", "outsiders"]}
 
 
 def result(
@@ -98,7 +96,7 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
         },
         "accountant": None if mechanism == "none" else "pld",
         "secure_noise": secure_noise,
-        "holds_against": _HOLDS_AGAINST[mechanism],
+        "holds_against": list(HOLDS_AGAINST[mechanism]),
     }
 
 
@@ -109,7 +107,7 @@ def _unit(events: Iterable[Event]) -> str:
 
 def _common(units: Iterable[str]) -> str:
     found = set(units) or {EXAMPLE}
-    return found.pop() if len(found) == 1 else _MIXED
+    return found.pop() if len(found) == 1 else MIXED
 
 
 def _last(state: RunState, key: str) -> dict[str, Any] | None:
