@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from tacit.errors import BadInput
 from tacit.link import certificates, keyfile
 from tacit.link.certificates import Role
+from tacit.passphrase import read_passphrase
+from tacit_client import strongbox
 from tacit_client.calls import Greeted
 from tacit_client.checkup import connection, papers
 from tacit_client.keys import Keys
+from tacit_client.sealing import seal
 from tacit_client.site import Folder
 
 HOST = "127.0.0.1"
@@ -178,6 +181,28 @@ def _server(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(place / "own.pem", place / "own.key")
     return authority, context
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_each_side_takes_the_others_certificate(folder, tmp_path, monkeypatch, sealed):
+    keys = _certified(folder)
+    theirs, context = _server(tmp_path, lifetime=timedelta(days=1), host=HOST)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=keys.authority.decode())
+    if sealed:  # with the passphrase in the file that the variable names
+        keyfile.write(tmp_path / "words", b"correct horse battery staple\n")
+        monkeypatch.setenv(strongbox.VARIABLE, str(tmp_path / "words"))
+        seal(folder.keys / "link.key", out=None, lock=read_passphrase(tmp_path / "words"), remove=True)
+        keys = Keys(folder.keys)
+        assert not (folder.keys / "link.key").exists()
+    keys.authority = theirs
+
+    def answer(opened: socket.socket) -> None:
+        with context.wrap_socket(opened, server_side=True) as wrapped:
+            wrapped.sendall(b"settings")
+
+    with _answering(answer) as port:
+        assert connection.handshake(_at(folder, port), keys).found == "each side knows the other's certificate"
 
 
 @pytest.mark.parametrize(
