@@ -63,8 +63,8 @@ def _renew(args: argparse.Namespace) -> int:
 
 
 def _words(entry: Entry) -> str:
-    facts = "  ".join(f"{name}={_value(value)}" for name, value in entry.facts.items() if value is not None)
-    return plain(f"{entry.seq:6}  {entry.at[:19].replace('T', ' ')}  {entry.event:18}  {facts}")
+    facts = "  ".join(f"{name}={plain(_value(value))}" for name, value in entry.facts.items() if value is not None)
+    return f"{entry.seq:6}  {entry.at[:19].replace('T', ' ')}  {plain(entry.event):21}  {facts}"
 
 
 def _value(value: Any) -> str:

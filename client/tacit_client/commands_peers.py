@@ -14,6 +14,7 @@ from tacit.link.words import words
 from tacit.secagg.keys import PublicKey
 from tacit_client import peers, roster
 from tacit_client.audit import Audit
+from tacit_client.calls import greet
 from tacit_client.keys import Keys
 from tacit_client.site import Folder
 
@@ -26,6 +27,7 @@ def add(commands: Any, *, parents: Sequence[argparse.ArgumentParser]) -> None:
     known.add_argument("folder", type=Path, metavar="DIR")
     known.add_argument("action", nargs="?", choices=("accept", "remove"))
     known.add_argument("name", nargs="?", metavar="NAME", help="of the partner to accept or to remove")
+    known.add_argument("--refresh", action="store_true", help="fetch the server's list of partners first")
     known.set_defaults(act=_peers)
 
 
@@ -34,6 +36,8 @@ def _peers(args: argparse.Namespace) -> int:
     if args.action is not None and args.name is None:
         raise BadInput(f"expected a name after {args.action}, found none", hint="see tacit-client peers DIR")
     keys = Keys(folder.keys)
+    if args.refresh:
+        roster.keep(folder.roster, greet(folder.config.server.address, keys.files()).roster, keys=keys)
     match args.action:
         case "accept":
             return _accept(folder, args.name, named=roster.named(folder.roster, keys=keys))

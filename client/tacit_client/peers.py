@@ -112,7 +112,7 @@ def acceptable(peers: Path, name: str, *, named: Mapping[str, PublicKey]) -> Pub
     if name not in named:
         raise BadInput(
             f"expected one of {', '.join(sorted(named)) or 'no names yet'} in the server's list, found {name}",
-            hint="correct the name, or wait until the server has named that partner",
+            hint="correct the name, or fetch the list as it is now: tacit-client peers DIR --refresh",
         )
     if name in accepted and accepted[name] != named[name]:
         raise BadInput(

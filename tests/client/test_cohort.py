@@ -44,7 +44,7 @@ def test_too_few_accepted(folder):
     assert (said.verdict, said.found[:10]) == ("FAIL", "2 accepted")
     assert said.remedy.endswith(f"tacit-client peers {folder.path} accept b")
     assert not said.remedy.startswith("fetch")
-    assert cohort.accepted(folder, None, kept).remedy.startswith("fetch the list by starting tacit-client run")
+    assert cohort.accepted(folder, None, kept).remedy.startswith("fetch the list: tacit-client peers")
     loose = folders.again(folder, "require_secure_aggregation = true", "require_secure_aggregation = false")
     assert cohort.accepted(loose, kept, kept).verdict == "warn"
 

@@ -14,7 +14,7 @@ import intruder
 import pytest
 from intruder import joined, wait_until
 
-from tacit.errors import BadInput
+from tacit.errors import BadInput, JobFailed
 from tacit.link import keyfile
 from tacit.link.roster import federation_of
 from tacit.privacy.events import Event
@@ -57,6 +57,20 @@ def alice(federation):
 
 def _events(folder: PartnerFolder, event: str) -> list[dict[str, object]]:
     return [entry.facts for entry in Audit.of(folder).entries() if entry.event == event]
+
+
+def test_the_list_as_it_is_now_is_fetched_when_asked_for(federation, alice):
+    before = roster.read(alice.roster, keys=Keys(alice.keys))
+    joined(federation, "dora")
+    refused = "expected one of alice, bob in the server's list, found dora"
+    with pytest.raises(JobFailed, match=refused):
+        federation.run("tacit-client", "peers", str(alice.path), "accept", "dora")
+    said = federation.run("tacit-client", "peers", str(alice.path), "--refresh")
+    assert "dora   new" in said
+    after = roster.read(alice.roster, keys=Keys(alice.keys))
+    assert after.version > before.version
+    assert after.peers.keys() - before.peers.keys() == {"dora"}
+    federation.run("tacit-server", "remove", str(federation.server), "dora")
 
 
 def _reconnect(federation) -> None:

@@ -85,5 +85,5 @@ def _trusting(folder: Folder, *, count: int, words: str) -> Said[None]:
 def _accept(folder: Folder, new: Sequence[str], kept: SignedRoster | None) -> str:
     each = "; ".join(f"tacit-client peers {folder.path} accept {name}" for name in new[:3])
     known = kept is not None and set(new) <= kept.peers.keys()
-    first = "" if known else f"fetch the list by starting tacit-client run {folder.path}, "
+    first = "" if known else f"fetch the list: tacit-client peers {folder.path} --refresh, "
     return f"{first}compare keys with the others over another channel, then: {each}"
