@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ def add(commands: Any, *, parents: Sequence[argparse.ArgumentParser]) -> None:
     data.add_argument("words", nargs="+", metavar="DIR [accept]", help="the folder; accept: use the data as it is now")
     data.add_argument(
         "--new-people", action="store_true", help="with accept: nobody in it was in data before; begin a new budget"
+    )
+    data.add_argument(
+        "--continues", default="", metavar="FINGERPRINT", help="with accept: the data whose people are in it; its start"
     )
     data.set_defaults(act=_data)
 
@@ -63,18 +67,28 @@ def _draw(folder: Folder, tally: Any, path: Path) -> None:
 def _data(args: argparse.Namespace) -> int:
     match args.words:
         case ["accept", folder] | [folder, "accept"]:
-            return _accept(Folder.open(Path(folder)), new_people=args.new_people)
-        case [folder] if not args.new_people:
+            if not re.fullmatch("[0-9a-f]*", args.continues) or (args.continues and args.new_people):
+                raise BadInput(
+                    "expected --new-people, or the start of a fingerprint with --continues, found another",
+                    hint="see tacit-client data DIR and tacit-client budget DIR",
+                )
+            return _accept(Folder.open(Path(folder)), new_people=args.new_people, continues=args.continues)
+        case [folder] if not args.new_people and not args.continues:
             return _show(Folder.open(Path(folder)))
     raise BadInput(
         f"expected DIR or DIR accept, found {' '.join(args.words)}", hint="write tacit-client data DIR accept"
     )
 
 
-def _accept(folder: Folder, *, new_people: bool) -> int:
+def _accept(folder: Folder, *, new_people: bool, continues: str) -> int:
+    from tacit_client.audit import Audit
     from tacit_client.holding import accept_data
 
-    data, root = accept_data(folder, new_people=new_people)
+    audit = Audit.of(folder)
+    audit.mend()  # what can not be written down is not taken into use
+    data, root = accept_data(folder, new_people=new_people, continues=continues)
+    facts = {"dataset": data.fingerprint, "unit": data.unit, "budget": root.fingerprint, "new_people": new_people}
+    audit.write("data-accepted", facts)
     budget = "a budget of its own" if root == data else f"the budget of {root.fingerprint[:12]}, which goes on"
     print(f"accepted {data.fingerprint[:12]}, by {data.unit}, with {budget}")
     return 0

@@ -108,7 +108,7 @@ def look(folder: Folder) -> Tally:
         return book.tally()
 
 
-def accept_data(folder: Folder, *, new_people: bool) -> tuple[DataSet, DataSet]:
+def accept_data(folder: Folder, *, new_people: bool, continues: str = "") -> tuple[DataSet, DataSet]:
     """Take what site.toml names as the partner's data from now on; `tacit_client.ledger.accept` with the folder's own.
 
     Returns:
@@ -119,7 +119,12 @@ def accept_data(folder: Folder, *, new_people: bool) -> tuple[DataSet, DataSet]:
     """
     data = dataset(folder)
     root = accept(
-        folder.ledger, partner=folder.config.name, key=ledger_key(folder), dataset=data, new_people=new_people
+        folder.ledger,
+        partner=folder.config.name,
+        key=ledger_key(folder),
+        dataset=data,
+        new_people=new_people,
+        continues=continues,
     )
     return data, root
 

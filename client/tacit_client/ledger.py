@@ -136,6 +136,7 @@ class Ledger:
     def _admit(self, tally: Tally) -> Row | None:
         """The first data set of a ledger is its own; another has to be accepted by hand."""
         if tally.root(self.dataset) is not None:
+            self._check_unit(tally)
             return None
         if not (known := tally.datasets()):
             return _row("dataset", self.partner, self.dataset)
@@ -149,6 +150,11 @@ class Ledger:
                 hint=_ACCEPT,
             )
         raise _another_unit(same[-1].unit, self.dataset.unit)
+
+    def _check_unit(self, tally: Tally) -> None:
+        """Going back to a unit that was never spent from is a change of unit like any other, and accepted by hand."""
+        if tally.last_used(self.partner) != self.dataset and (other := _spent_elsewhere(tally, self.dataset)):
+            raise _another_unit(other.unit, self.dataset.unit)
 
     def _entry(self, kind: Literal["reserved", "confirmed"], release: Release) -> Row:
         if release.event.unit != self.dataset.unit:
@@ -168,6 +174,7 @@ def accept(
     key: Secret,
     dataset: DataSet,
     new_people: bool = False,
+    continues: str = "",
     clock: Callable[[], float] = time.time,
 ) -> DataSet:
     """Take `dataset` as the partner's data from now on.
@@ -178,23 +185,29 @@ def accept(
         key: the partner's ledger key.
         dataset: that was not known before.
         new_people: nobody in it was in any data before, so that it has a budget of its own. Otherwise it goes on with
-            the budget of the data that this partner used last.
+            the budget of the data that this partner used before.
+        continues: the first letters of the fingerprint of the data whose budget goes on; needed where there is more
+            than one budget in this unit.
         clock: seconds since 1970.
 
     Returns:
         The data set that the budget began with: `dataset` itself where it has one of its own.
 
-    Guarantee: no content gets a budget anew in the same unit.
+    Guarantee: no content gets a budget anew in the same unit, and which budget goes on is never guessed: taking other
+    people's data into use meanwhile moves nobody's data to their budget.
 
     Raises:
         Tampered, BadInput: as `Ledger`; another unit than that of the budget which would go on; content that the ledger
-            knows, with `new_people`.
+            knows, with `new_people`; more than one budget that could go on, or none that `continues` names.
     """
     book = Book(path, key=key, clock=clock)
 
     def choose(tally: Tally) -> Row | None:
-        if tally.root(dataset) is None:
-            return _accepted(partner, dataset, None if new_people else tally.last_used(partner))
+        if (root := tally.root(dataset)) is None:
+            last = None if new_people else tally.last_used(partner)
+            return _accepted(partner, dataset, last and _going_on(tally, dataset, last=last, named=continues))
+        if new_people and root == dataset and _spent_elsewhere(tally, dataset):
+            return _row("dataset", partner, dataset)  # known in this unit too, from before anything was spent
         if new_people:
             raise BadInput(
                 "expected content that the ledger does not know yet with --new-people, found what it knows",
@@ -205,6 +218,29 @@ def accept(
     with closing(book):
         book.append(choose)
         return book.tally().root(dataset) or dataset
+
+
+def _going_on(tally: Tally, dataset: DataSet, *, last: DataSet, named: str) -> DataSet:
+    """The data set whose budget goes on in `dataset`."""
+    budgets = {root for root in tally.datasets().values() if root.unit == dataset.unit}
+    found = [each for each, root in tally.datasets().items() if root in budgets and each.fingerprint.startswith(named)]
+    roots = {tally.root(each) for each in found}
+    if len(roots) == 1 or not budgets:
+        return found[-1] if found else last
+    known = ", ".join(sorted(root.fingerprint[:12] for root in budgets))
+    raise BadInput(
+        f"expected one budget to go on, found {len(roots)} of those of {known}",
+        hint="say whose people are in the data: tacit-client data DIR accept --continues FINGERPRINT",
+    )
+
+
+def _spent_elsewhere(tally: Tally, dataset: DataSet) -> DataSet | None:
+    """The same content in another unit that something was spent in, where nothing was in this one."""
+    known = tally.datasets()
+    if tally.spent(known.get(dataset, dataset)):
+        return None
+    same = [found for found in known if found.fingerprint == dataset.fingerprint and found.unit != dataset.unit]
+    return next((found for found in same if tally.spent(known[found])), None)
 
 
 def _accepted(partner: str, dataset: DataSet, last: DataSet | None) -> Row:

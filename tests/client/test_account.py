@@ -14,6 +14,7 @@ from folders import change, make_folder, write_npz
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit_client.account import account, curve
+from tacit_client.audit import Audit
 from tacit_client.cli import main
 from tacit_client.config import PolicySection
 from tacit_client.holding import dataset, look, open_budget
@@ -137,6 +138,32 @@ def test_changed_data_is_shown_refused_accepted_and_goes_on(run, folder) -> None
     assert (found["spent"], [one["in_use"] for one in found["budgets"]]) == (0.0, [False, True])
     assert found["budgets"][0]["datasets"] == [first, second]
     assert run("budget", folder.path)[1].count("epsilon alone") == 1
+    taken = [entry.facts for entry in Audit.of(folder).entries() if entry.event == "data-accepted"]
+    assert [(facts["budget"], facts["new_people"]) for facts in taken] == [
+        (first, False),
+        (dataset(folder).fingerprint, True),
+    ]
+    write_npz(folder.data, n=20, seed=4)
+    code, _, err = run("data", folder.path, "accept")
+    assert (code, "found 2 of those of" in err) == (2, True)
+    code, out, _ = run("data", folder.path, "accept", "--continues", second[:9])
+    assert (code, f"with the budget of {first[:12]}" in out) == (0, True)
+    assert json.loads(run("budget", folder.path, "--json")[1])["spent"] == pytest.approx(_cost(2))
+
+
+def test_data_is_not_taken_into_use_where_that_can_not_be_written_down(run, folder) -> None:
+    run("data", folder.path, "accept")
+    folder.audit.write_bytes(b"rubbish\n")
+    write_npz(folder.data, n=20, seed=2)
+    code, _, err = run("data", folder.path, "accept", "--new-people")
+    assert (code, "expected an unbroken audit log" in err) == (2, True)
+    assert "the ledger does not know this content" in run("data", folder.path)[1]
+
+
+def test_whose_budget_goes_on_is_named_by_a_fingerprint(run, folder) -> None:
+    for words in (("accept", "--continues", "%"), ("accept", "--continues", "ab", "--new-people")):
+        code, _, err = run("data", folder.path, *words)
+        assert (code, "expected --new-people, or the start of a fingerprint" in err) == (2, True)
 
 
 @pytest.mark.parametrize("words", [("--new-people",), ("remove",), ("accept", "x")])

@@ -77,7 +77,7 @@ def test_another_unit_of_known_content_is_refused_once_anything_was_spent(tmp_pa
     _budget(path, A).close()
     _budget(path, PEOPLE).close()  # nothing was spent yet: nothing is lost
     _spend(path, PEOPLE, run="first")
-    assert (_spent(path, PEOPLE), _spent(path, A)) == (20, 0)
+    assert _spent(path, PEOPLE) == 20
     path = tmp_path / "other.db"
     _spend(path, A, run="first")
     for attempt in (_budget, _accept):
@@ -104,9 +104,33 @@ def test_a_budget_counts_whatever_the_partner_is_called_and_its_statement_only_i
         assert budget.today() == 2
 
 
-def test_what_continues_is_what_this_partner_used_last(tmp_path: Path) -> None:
+def test_going_back_to_a_unit_that_was_never_spent_from_is_a_change_of_unit(tmp_path: Path) -> None:
+    """Known before anything was spent, it would be a second budget for the same people without a word."""
+    path = tmp_path / "ledger.db"
+    _budget(path, A).close()
+    _spend(path, PEOPLE, run="first")
+    with pytest.raises(BadInput, match="expected the unit patient_id that the data was accepted with"):
+        _budget(path, A)
+    _accept(path, A)  # known: changes nothing
+    with pytest.raises(BadInput, match="expected the unit patient_id that the data was accepted with"):
+        _budget(path, A)
+    assert _accept(path, A, new_people=True) == A
+    _spend(path, A, run="second")
+    assert (_spent(path, A), _spent(path, PEOPLE)) == (20, 20)
+    with pytest.raises(BadInput, match="content that the ledger does not know yet"):
+        _accept(path, A, new_people=True)
+
+
+def test_whose_budget_goes_on_is_not_guessed(tmp_path: Path) -> None:
+    """Guarantee: other people's data in between does not give the first people a fresh budget."""
     path = tmp_path / "ledger.db"
     _spend(path, A, run="first")
     _accept(path, B, new_people=True)
-    _spend(path, A, run="second")  # back at the old data
-    assert _accept(path, C) == A
+    with pytest.raises(BadInput, match="found 2 of those of aaaaaaaaaaaa, bbbbbbbbbbbb") as caught:
+        _accept(path, C)
+    assert "--continues FINGERPRINT" in caught.value.hint
+    with pytest.raises(BadInput, match="found 0 of those of"):
+        accept(path, partner="p", key=KEY, dataset=C, continues="f")
+    assert accept(path, partner="p", key=KEY, dataset=C, continues="a" * 12) == A
+    assert _spent(path, C) == 20
+    assert _accept(path, B) == B  # known: nothing to guess
