@@ -101,6 +101,8 @@ def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float, persons: Te
         gradients = [_finite(_means(found, persons)) for found in gradients]  # again: large numbers overflow in a mean
     norms = torch.stack([_norms(found) for found in gradients]).norm(dim=0)
     factors = (max_norm / (norms + _TINY)).clamp(max=1.0)
+    # Of a huge norm the quotient may be too small a number to have all its digits: rounded up it would bound less.
+    factors = torch.nextafter(factors, torch.zeros_like(factors))
     factors = factors.nan_to_num(nan=0.0)  # a norm that is no number bounds nothing: that example counts as zero
     return [_weighted_sum(found, factors) for found in gradients]
 

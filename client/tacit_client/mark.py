@@ -159,5 +159,6 @@ def check_log(mark: Mark, audit: Audit) -> None:
 
 def _foreign() -> BadInput:
     return BadInput(
-        "expected a mark that this partner made, found another", hint="tell the server's operator; it is not used"
+        "expected a mark that this partner made, found another",
+        hint="put back keys/ledger.key if it was replaced; else tell the server's operator",
     )

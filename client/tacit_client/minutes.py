@@ -106,12 +106,16 @@ class Minutes:
             figures: the numbers of a denial by the policy.
         """
         _log.warning("refused %s: %s", _what(kind, errand), plain(reason))
-        facts = {"asked": kind, "reason": plain(reason)[:_LONGEST], **_named(errand), **(figures or {})}
+        facts = {"asked": _short(kind), "reason": plain(reason)[:_LONGEST], **_named(errand), **(figures or {})}
         self._remember(facts)
         try:
             self.write("refused", {**facts, "round": None if errand is None else errand.round})
         except BadInput as error:
             _log.error("the refusal was not kept in the audit log: %s", error.message)
+
+    def recalled(self, error: BadInput) -> None:
+        """The mark that the server kept was found wanting, or the books were. Raises as `Audit.write`."""
+        self.write(_DECLINED.get(type(error), "mark-refused"), {"reason": plain(error.message)[:_LONGEST]})
 
     def _remember(self, facts: Mapping[str, Any]) -> None:
         if facts.get("rule") == _BUDGET:

@@ -37,7 +37,7 @@ from tacit_client.data import Data, Fitted
 from tacit_client.holding import open_budget
 from tacit_client.keys import Keys
 from tacit_client.ledger import DataSet
-from tacit_client.mark import Behind, Marks
+from tacit_client.mark import Marks
 from tacit_client.masking import Standing
 from tacit_client.minutes import Minutes, declining
 from tacit_client.partner import Site
@@ -138,16 +138,14 @@ class Office:
         """Compare with the mark that the server kept for this partner.
 
         Raises:
-            Behind: an older ledger or audit log was put in place of a newer one; nothing may be trained any more.
+            BadInput: an older ledger or audit log was put in place of a newer one, one was edited, or the mark is none
+                of this partner's, as where another key was put in place of its own; nothing may be trained any more.
         """
         try:
             self._marks.check(mark)
-        except Behind as error:
-            self._minutes.write("ledger-behind", {"reason": error.message})
-            raise
         except BadInput as error:
-            self._minutes.write("mark-refused", {"reason": error.message})
-            _log.error("%s; %s", error.message, error.hint)
+            self._minutes.recalled(error)
+            raise
 
     def _desk(self) -> Desk:
         return Desk(
@@ -164,10 +162,14 @@ class Office:
             if kind in _BEGINNINGS:
                 self._errand = None  # the other stages belong to what began last
             self._figures = None
-            reply = answer(message, context)
-            refused = "an error inside" if reply.has_error() else _refusal(reply)
+            refused = "an error inside"
+            try:
+                reply = answer(message, context)
+                refused = refused if reply.has_error() else _refusal(reply)
+            finally:  # what is not answered at all is a refusal too
+                if refused:
+                    self._minutes.refused(kind, self._errand, refused, figures=self._figures)
             if refused:
-                self._minutes.refused(kind, self._errand, refused, figures=self._figures)
                 return reply
             try:
                 seconds = time.monotonic() - began

@@ -162,8 +162,9 @@ class PrivacySection(_Section):
     noise_multiplier: Annotated[float, Field(ge=0.2)] | None = None
     """Instead of epsilon: standard deviation of the noise over `max_grad_norm`. Less than 0.2 protects nobody."""
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    max_grad_norm: PositiveFloat | None = None
-    """L2 bound of one example's gradient."""
+    max_grad_norm: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
+    """L2 bound of one example's gradient. Far below or above, the noise would not be the one that is accounted for:
+    floats of 32 bits would round it off."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

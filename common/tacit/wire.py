@@ -324,7 +324,7 @@ def _object(text: str) -> dict[str, Any]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:  # the latter from brackets nested by the thousand
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits; brackets nested by the thousand
         raise _unfit("JSON", str(error)) from None
 
 

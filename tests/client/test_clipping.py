@@ -141,3 +141,10 @@ def test_one_person_counts_for_no_more_than_the_norm(left, right, max_norm):
         (found,) = clipped_sums([form], max_norm=max_norm, persons=torch.zeros(n, dtype=torch.int64))
         assert found.isfinite().all()
         assert float(found.double().norm()) <= max_norm * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("max_norm", [1e-7, 1e-6, 1e-3, 1.0])
+def test_a_huge_gradient_is_clipped_to_the_norm_and_not_above(max_norm):
+    """Guarantee: the quotient of the two is a number of few digits there, and is never rounded up."""
+    found = [float(clipped_sums([torch.tensor([[1e37 * i]])], max_norm=max_norm)[0]) for i in range(1, 34)]
+    assert 0 < max(found) <= max_norm * (1 + 1e-6)

@@ -8,17 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from flwr.app import Context, Message, RecordDict
 from folders import SIGNING, change
 from offices import NAMES, PLANTED, Federation, rows
 
 from tacit import commission
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.link.records import to_records
 from tacit.secagg.keys import Secret
 from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN, Ask, Invite, Parcel, Refusal
 from tacit_client.audit import Audit, Entry
 from tacit_client.ledger import Tampered
-from tacit_client.mark import Behind
+from tacit_client.mark import Behind, Mark, key_of
 from tacit_client.office import Office
 from tacit_client.site import Folder
 
@@ -178,10 +180,12 @@ def test_a_broken_log_and_an_older_ledger_end_it_at_the_start(make) -> None:
     mark = office.mark()
     office.recall(mark)
     office.recall(b"")
-    office.recall(b"rubbish")
+    for foreign in (b"rubbish", Mark(1, bytes(32), 1, bytes(32)).sign(key_of(MALLORY))):
+        with pytest.raises(BadInput, match="expected a mark that this partner made"):
+            office.recall(foreign)
     assert [facts["reason"] for facts in _events(federation, "mark-refused")] == [
         "expected a mark that this partner made, found another"
-    ]
+    ] * 2
     federation.stop()
     lines = folder.audit.read_bytes().splitlines(keepends=True)
     folder.audit.write_bytes(b"".join([lines[0], lines[1].replace(b"8.0", b"9.0"), *lines[2:]]))
@@ -193,6 +197,39 @@ def test_a_broken_log_and_an_older_ledger_end_it_at_the_start(make) -> None:
         Office(Folder.open(folder.path))
     assert [facts["reason"][:48] for facts in _events(federation, "ledger-behind")] == [
         "expected the ledger that this partner last answe"
+    ]
+
+
+def test_a_ledger_edited_while_the_process_runs_ends_it_at_the_next_connection(make) -> None:
+    federation = make()
+    federation.whole(federation.open())
+    office, folder = federation.offices["p0"], federation.folders["p0"]
+    mark = office.mark()
+    with closing(sqlite3.connect(folder.ledger)) as db, db:
+        db.execute("DELETE FROM entry WHERE seq > 1")
+    with pytest.raises(Tampered, match="row 3 missing"):
+        office.recall(mark)
+    assert [facts["reason"][-13:] for facts in _events(federation, "ledger-refused")] == ["row 3 missing"]
+
+
+def test_a_message_that_ends_in_an_error_is_written_down(make) -> None:
+    """A job with a number that nothing reads, and one whose numbers no float holds."""
+    federation = make()
+    office = federation.offices["p0"]
+    kind, parcel = _sent(federation, federation.job, key=SIGNING)[1]
+    huge = dict(parcel.scalars) | {"job": '{"name": ' + "1" * 5000 + "}"}
+    assert "expected JSON in a message" in federation.refusal(kind, Parcel(parcel.arrays, huge))
+    far = federation.job.model_copy(
+        update={"training": federation.job.training.model_copy(update={"rounds": 10**400, "batch_size": 10})}
+    )
+    kind, parcel = _sent(federation, far, key=SIGNING)[1]
+    message = Message(to_records(parcel), 1, kind, group_id="1.1.x")
+    context = Context(1, 1, node_config={}, state=RecordDict(), run_config={})
+    with pytest.raises(OverflowError):
+        office.app()(message, context)
+    assert [(facts["asked"], facts["reason"][:15]) for facts in _events(federation, "refused")] == [
+        ("train", "expected JSON i"),
+        ("train", "an error inside"),
     ]
 
 
