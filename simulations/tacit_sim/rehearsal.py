@@ -68,9 +68,9 @@ class Rehearsal:
         """Make the server's folder."""
         self.run("tacit-server", "init", str(self.server), "--host", HOST, "--port", str(self.port))
 
-    def up(self) -> None:
-        """Start the server, and wait until it serves."""
-        self.start("server", "tacit-server", "up", str(self.server))
+    def up(self, *, settings: Mapping[str, str] | None = None) -> None:
+        """Start the server, with `settings` of its own beside everybody's, and wait until it serves."""
+        self.start("server", "tacit-server", "up", str(self.server), settings=settings)
         self.wait_for("server", "ready")
 
     def join(self, partner: str, *, data: Path, flags: Sequence[str] = ("--trust-new-peers",)) -> None:
@@ -80,9 +80,9 @@ class Rehearsal:
         place = str(self.folder / partner)
         self.run("tacit-client", "join", str(invitation), "--dir", place, "--data", str(data), *flags)
 
-    def attend(self, partner: str, *, wait: bool = True) -> None:
-        """Start `partner`'s process, and wait until it is connected."""
-        self.start(partner, "tacit-client", "run", str(self.folder / partner))
+    def attend(self, partner: str, *, wait: bool = True, settings: Mapping[str, str] | None = None) -> None:
+        """Start `partner`'s process, with `settings` of its own, and wait until it is connected."""
+        self.start(partner, "tacit-client", "run", str(self.folder / partner), settings=settings)
         if wait:
             self.wait_for(partner, "connected to")
 
@@ -107,13 +107,13 @@ class Rehearsal:
             raise JobFailed(f"expected {words[0]} {words[1]} to succeed, found {wrong.strip()}", hint="see its output")
         return said
 
-    def start(self, name: str, *words: str) -> None:
-        """Start a command that runs until it is ended; its output goes to a log."""
+    def start(self, name: str, *words: str, settings: Mapping[str, str] | None = None) -> None:
+        """Start a command that runs until it is ended, with `settings` in its environment; its output goes to a log."""
         self._tell(f"$ {' '.join(words)} &")
         with self.log(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                _command(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
-                start_new_session=True,
+                _command(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self._environment | dict(settings or {}), start_new_session=True,
             )  # fmt: skip
 
     def log(self, name: str) -> Path:
