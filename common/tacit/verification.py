@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ def verify(value: Mapping[str, Any], *, where: str, known: Known | None = None) 
     Raises:
         BadInput: it is no statement.
 
-    Guarantee: nothing in a statement is believed that is not checked here: all numbers of a partner are under its own
-    signature, also where the server passes them on, and all epsilons follow from the events.
+    Guarantee: all numbers of a partner are under its own signature, also where the server passes them on, or it is
+    said that they are not; all epsilons follow from the events. What a party says of itself, of its code, and what the
+    server says of scores and drop-outs, is its word.
     """
     match statement := read(value, where=where):
         case PartnerStatement():
@@ -108,8 +109,9 @@ def verify(value: Mapping[str, Any], *, where: str, known: Known | None = None) 
             found = [
                 _try("signature", lambda: _signed(value, statement)),
                 _try("job", lambda: _job(statement)),
+                _try("rounds", lambda: _rounds(statement)),
                 _try("partners", lambda: _distinct(statement)),
-                *(_try(plain(party.name), partial(_party, party, statement)) for party in statement.parties),
+                *(_of_party(party, statement) for party in statement.parties),
                 _try("epsilon", lambda: _worst(statement)),
             ]
     return (*found, *_keys(statement, known))
@@ -193,7 +195,7 @@ def _worst(statement: ServerStatement) -> str:
 
 
 def _compare(stated: PrivacyStated, computed: PrivacyStated) -> None:
-    for key in ("mechanism", "unit", "adjacency", "max_grad_norm", "delta", "holds_against"):
+    for key in ("mechanism", "unit", "adjacency", "max_grad_norm", "delta", "holds_against", "not_covered"):
         _same(f"the {key}", getattr(stated, key), getattr(computed, key))
     _same_epsilon(stated.epsilon, computed.epsilon)
 
@@ -217,6 +219,20 @@ def _own(value: Mapping[str, Any], *, name: str, identity: str, run: RunStated, 
     for _, look in _CHECKS[1:]:
         look(value, statement)
     return statement
+
+
+def _of_party(party: PartyStated, whole: ServerStatement) -> Finding:
+    """Of one that is silent there is nothing to compare with: it is told, and neither holds nor fails."""
+    found = _try(plain(party.name), partial(_party, party, whole))
+    return replace(found, holds=None) if found.holds and party.statement is None else found
+
+
+def _rounds(statement: ServerStatement) -> str:
+    """What the server says of the run is what the job says of it."""
+    job, rounds = parse(Job, statement.run.job, where="the job"), statement.rounds
+    _same("secure aggregation", statement.secure, job.aggregation.secure)
+    _same("the rounds planned", rounds.planned, job.training.rounds)
+    return f"{rounds.done} of {rounds.planned} done, as the job says; what else is told of them is the server's word"
 
 
 def _party(party: PartyStated, whole: ServerStatement) -> str:

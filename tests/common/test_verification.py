@@ -57,6 +57,16 @@ def test_jobs_with_and_without_a_guarantee(make_job, mechanism):
     assert _failed(server(job, partner(job, "a"))) == {}
 
 
+def test_of_a_silent_partner_nothing_is_said_to_hold(whole):
+    found = {each.about: each.holds for each in verify(whole, where="it", known=KNOWN)}
+    assert (found["a"], found["b"], found["gone"]) == (True, True, None)
+
+
+def test_what_the_server_says_of_the_run_is_what_the_job_says(whole):
+    for edit in ({"secure": not whole["secure"]}, {"rounds": whole["rounds"] | {"planned": 9}}):
+        assert _failed(resigned(whole | edit, by=SERVER)).keys() == {"rounds"}
+
+
 def test_without_other_keys_the_fingerprints_are_shown_and_not_called_right(whole):
     found = [each for each in verify(whole, where="it") if each.about.startswith("key of")]
     assert [each.about for each in found] == ["key of the server", "key of a", "key of b", "key of gone"]
@@ -95,6 +105,10 @@ def _safer(value: Value) -> None:
     value["privacy"]["unit"] = "hospital"
 
 
+def _bare(value: Value) -> None:
+    value["privacy"]["not_covered"] = []
+
+
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
@@ -106,6 +120,7 @@ def _safer(value: Value) -> None:
         (_bolder, {"job"}),
         (_renamed, {"job"}),
         (_safer, {"epsilon"}),
+        (_bare, {"epsilon"}),
     ],
 )
 def test_an_edited_statement_is_named_also_where_the_party_itself_signs_it_again(make_job, own, edit, named):

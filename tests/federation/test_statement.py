@@ -92,7 +92,7 @@ def test_the_run_leaves_a_statement_of_everybody(federation, whole):
 
 
 def test_both_commands_verify_every_statement(federation, whole):
-    for path, lines in ((whole, 12), *((_own(federation, name), 6) for name in NAMES[:1])):
+    for path, lines in ((whole, 13), *((_own(federation, name), 6) for name in NAMES[:1])):
         for words in (["tacit-server", str(federation.server)], ["tacit-client", str(federation.folder / NAMES[1])]):
             said = federation.run(words[0], "verify-statement", str(path), "--dir", words[1])
             assert [line.split()[0] for line in said.splitlines()] == ["holds"] * lines

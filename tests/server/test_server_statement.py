@@ -82,7 +82,7 @@ def _parties(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _failed(value: dict[str, Any]) -> list[str]:
     known = Known(identity_of(SERVER), {f"p{i}": identity_of(_key(f"p{i}")) for i in range(3)}, "the roster")
-    return [found.about for found in verify(value, where="it", known=known) if found.holds is not True]
+    return [found.about for found in verify(value, where="it", known=known) if found.holds is False]
 
 
 def test_every_partners_statement_stands_in_it_and_it_holds(close):
@@ -204,7 +204,7 @@ def test_the_command(close, tmp_path, capsys):
     path = tmp_path / "statement.json"
     assert cli.main(["verify-statement", str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.count("holds  ") == 7
+    assert out.count("holds  ") == 8
     assert out.count("not compared") == 4
     assert b"What was done" in (tmp_path / "statement.html").read_bytes()
     value["privacy"]["epsilon"] = 0.1
