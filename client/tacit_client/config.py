@@ -109,6 +109,9 @@ class PolicySection(_Section):
     """Kinds of task that it takes part in."""
     vocabularies: tuple[Text, ...] = ()
     """Paths of files that a job may name as its vocabulary; no other file is opened for a job."""
+    max_holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    """Share of the examples that a job may keep out of training, at most. They are judged exactly, as often as the
+    server asks, and no limit counts that; the same examples in every job. 0.0 refuses jobs that judge any."""
     max_rounds_per_day: PositiveInt = 1000
     """Rounds of training in any 24 hours."""
 

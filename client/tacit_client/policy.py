@@ -103,6 +103,9 @@ def _of_job(job: Job, rules: PolicySection) -> Iterator[_No]:
     if job.privacy.mechanism == "none" and not rules.allow_unprotected:
         expected, hint = "a privacy.mechanism that protects the data", "run the job with dp-sgd"
         yield _refused("allow_unprotected", expected, "none", hint)
+    if (share := job.evaluation.partner_holdout) > rules.max_holdout:
+        expected, hint = f"evaluation.partner_holdout of at most {rules.max_holdout:g}", "lower it, or set it to 0.0"
+        yield _refused("max_holdout", expected, f"{share:g}", hint)
     if job.privacy.delta is not None and job.privacy.delta > rules.delta:
         expected, hint = f"privacy.delta of at most {rules.delta:g}", f"lower it to {rules.delta:g}"
         yield _refused("delta", expected, f"{job.privacy.delta:g}", hint)
@@ -142,9 +145,11 @@ def check(job: Job, rules: PolicySection) -> None:
 
     Raises:
         BadInput: a kind of task that is not allowed, a vocabulary that the partner did not offer, a cohort that may be
-            too small, secure aggregation or protection missing where it is required, a delta above the policy's.
+            too small, secure aggregation or protection missing where it is required, more examples held out than the
+            policy lets be judged, a delta above the policy's.
 
-    Guarantee: what passes names no file of this machine that the partner did not.
+    Guarantee: what passes names no file of this machine that the partner did not, and holds no more examples out of
+    training, which are judged without noise, than the partner allows.
     """
     _raise_first(_of_job(job, rules))
 

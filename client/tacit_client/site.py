@@ -190,7 +190,8 @@ format = "auto"
 # passphrase_file = "/root/pass"     # or a file with the passphrase, one line, mode 0600
 
 [policy]
-# Epsilon of all that was ever released about this data, for any job or server. Jobs that would pass it are refused.
+# Epsilon of all that training ever released about this data, for any job or server. Jobs that would pass it are
+# refused.
 {_line("epsilon_limit", policy.epsilon_limit)}
 # The delta at which that epsilon is counted, below one over the number of examples. Larger ones are refused.
 {_line("delta", policy.delta)}
@@ -206,6 +207,9 @@ format = "auto"
 allowed_tasks = [{", ".join(f'"{task}"' for task in policy.allowed_tasks)}]
 # Paths of vocabularies that a job may name, written as the job writes them. No other file is opened for a job.
 vocabularies = []
+# The share of the examples that a job may hold out of training, at most, the same ones in every job. Sums over them
+# are exact, as often as the server asks, and not counted against the limit. 0.0 refuses jobs that hold any out.
+{_line("max_holdout", policy.max_holdout)}
 # Rounds of training in any 24 hours.
 {_line("max_rounds_per_day", policy.max_rounds_per_day)}
 """

@@ -58,6 +58,8 @@ UNMASK = "query.unmask"
 TRAINING_COUNTERS = 3
 """Counters of a round of training: weight, whether the update was clipped, milliseconds of training."""
 
+_LONGEST_JOB = 1 << 20  # letters; the names of 20,000 classes take half of it
+
 Scalar = str | int | float
 _KINDS: dict[str, type] = {
     "float32": np.float32,
@@ -155,7 +157,7 @@ class Ask:
         arrays = {"model", "commission", *(["inbox"] if sealed else [])}
         parcel.only(arrays=arrays, scalars={"job", "run", "round", "attempt", "cohort"})
         return cls(
-            job=parse(Job, _object(parcel.text("job")), where="the job"),
+            job=_read_job(parcel.text("job")),
             run=parcel.text("run"),
             round=parcel.integer("round"),
             attempt=parcel.integer("attempt"),
@@ -208,7 +210,7 @@ class Invite:
     @classmethod
     def unpack(cls, parcel: Parcel) -> Invite:
         parcel.only(arrays={"round", "commission"}, scalars={"job"})
-        job = parse(Job, _object(parcel.text("job")), where="the job")
+        job = _read_job(parcel.text("job"))
         return cls(job, parcel.bytes("round"), parcel.bytes("commission"))
 
 
@@ -301,6 +303,16 @@ class Statement:
 
 def _array(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8)
+
+
+def _read_job(text: str) -> Job:
+    """What partners keep of every run, and repeat in refusals: its length is bounded before anything else."""
+    if len(text) > _LONGEST_JOB:
+        raise BadInput(
+            f"expected a job of at most {_LONGEST_JOB} letters, found {len(text)}",
+            hint="shorten task.labels or task.options",
+        )
+    return parse(Job, _object(text), where="the job")
 
 
 def _write_events(events: tuple[Event, ...]) -> str:

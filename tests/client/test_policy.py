@@ -51,6 +51,7 @@ def test_the_usual_job_passes(job) -> None:
         (["task.kind=own-task"], {"allowed_tasks": ["own-task"]}, "expected a task among"),
         (["aggregation.secure=false"], {"require_secure_aggregation": False}, "aggregation.secure = true"),
         (["aggregation.min_cohort=3"], {"min_cohort": 3}, "aggregation.min_cohort of at least 4"),
+        (["evaluation.partner_holdout=0.31"], {"max_holdout": 0.31}, "partner_holdout of at most 0.3"),
         (["privacy.delta=1e-4"], {"delta": 1e-4}, "privacy.delta of at most 1e-05"),
         (["task.options.vocabulary=/etc/shadow"], {"vocabularies": ["/etc/shadow"]}, "a vocabulary among bert-uncased"),
     ],

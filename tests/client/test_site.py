@@ -47,6 +47,7 @@ WHOLE: dict[str, Any] = {
         "trust_new_peers": False,
         "allowed_tasks": ["image-classification"],
         "vocabularies": ["/srv/words.txt"],
+        "max_holdout": 0.3,
         "max_rounds_per_day": 1000,
     },
 }
@@ -105,6 +106,8 @@ NONSENSE: list[tuple[str, Any]] = [
     ("policy.allowed_tasks", "image-classification"),
     ("policy.vocabularies", "/srv/words.txt"),
     ("policy.vocabularies", [""]),
+    ("policy.max_holdout", 1.0),
+    ("policy.max_holdout", -0.1),
     ("policy.max_rounds_per_day", 0),
     ("policy.epsilon", 3.0),
     ("rules", {}),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import dp_accounting
 import pytest
@@ -162,3 +164,19 @@ def test_different_units_have_no_epsilon_in_common():
     assert epsilon([by_person] * 2, delta=DELTA) == epsilon([by_row] * 2, delta=DELTA) < math.inf
     assert epsilon([by_row, by_person], delta=DELTA) == math.inf
     assert len(merge([by_row, by_person, by_row])) == 2
+
+
+@pytest.mark.parametrize(("rate", "noise", "steps"), [(0.5, 0.3, 10**6), (1.0, 0.2, 10**12), (0.02, 0.5, 10**300)])
+def test_what_would_take_gigabytes_to_add_up_is_infinite(rate, noise, steps):
+    """The server chooses rounds and noise: a partner must not die of the sum."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), before[1]))
+    try:
+        assert epsilon([_event(rate, noise, steps)], delta=DELTA) == math.inf
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_large_epsilon_that_can_be_added_up_is_a_number():
+    assert 100 < epsilon([_event(0.05, 0.5, 3000)], delta=DELTA) < 200

@@ -219,3 +219,16 @@ def test_messages_show_no_numbers(make_job):
     for shown in (text for m in messages for text in (repr(m), str(m), repr(m.pack()), f"{[m]}")):
         assert "31337" not in shown
         assert "array" not in shown
+
+
+def test_a_job_of_megabytes_is_refused_before_it_is_read(make_job):
+    """It would be kept for every run, and repeated in refusals."""
+    job = make_job()
+    long = job.model_copy(update={"task": job.task.model_copy(update={"labels": ("a" * 2**20, "b")})})
+    for packed, kind in (
+        (Ask(long, "run", 1, 1, 3, np.zeros(1, np.float32)).pack(), Ask),
+        (Invite(long, b"").pack(), Invite),
+    ):
+        with pytest.raises(BadInput, match="expected a job of at most 1048576 letters") as caught:
+            kind.unpack(packed)
+        assert len(caught.value.message) < 200

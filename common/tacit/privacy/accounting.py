@@ -20,6 +20,9 @@ __all__ = ["LEAST_NOISE", "calibrate", "epsilon"]
 LEAST_NOISE = 0.2
 """The smallest noise multiplier that is accounted for."""
 
+_PART, _CEILING = 16, 50.0
+"""Where a sixteenth of the steps costs more than this, all of them are said to cost infinitely much."""
+
 _STEP = 1e-4  # discretisation of the privacy loss; dp-accounting's default
 _PRECISION = 1e-3  # of a calibrated noise multiplier, relative; always rounded towards more noise
 _LARGEST = 1e4  # noise multiplier above which calibration gives up
@@ -30,8 +33,10 @@ def epsilon(events: Iterable[Event], *, delta: float) -> float:
 
     Guarantee: the releases of all rounds, runs and restarts that are in `events` are composed; none counts for
     itself alone. An unprotected release gives infinity, and so does one with less noise than `LEAST_NOISE`, whose
-    epsilon is in the thousands and takes minutes to compute. Events of different units give infinity too: each
-    speaks of other neighbouring data sets, and no one number holds for all of them. No events give 0.
+    epsilon is in the thousands and takes minutes to compute. So do events of which a part alone costs more than anybody
+    would promise: whoever proposes them chooses how many gigabytes an exact figure would take. Events of different
+    units give infinity too: each speaks of other neighbouring data sets, and no one number holds for all of them. No
+    events give 0.
     """
     merged = merge(events)
     if len({event.unit for event in merged}) > 1:
@@ -43,10 +48,22 @@ def epsilon(events: Iterable[Event], *, delta: float) -> float:
 
 @lru_cache(maxsize=65536)
 def _epsilon(merged: tuple[Event, ...], delta: float) -> float:
+    if any(_endless(event.sampling_rate, event.noise_multiplier, event.steps, delta) for event in merged):
+        return math.inf
     total = _composed(merged[0].sampling_rate, merged[0].noise_multiplier, merged[0].steps)
     for event in merged[1:]:
         total = total.compose(_composed(event.sampling_rate, event.noise_multiplier, event.steps))
     return float(total.get_epsilon_for_delta(delta))
+
+
+def _endless(rate: float, noise_multiplier: float, steps: int, delta: float) -> bool:
+    """Memory grows with epsilon, and epsilon with the steps: a part is looked at before the whole."""
+    if not (part := steps // _PART):
+        return False
+    return (
+        _endless(rate, noise_multiplier, part, delta)
+        or _composed(rate, noise_multiplier, part).get_epsilon_for_delta(delta) > _CEILING
+    )
 
 
 def _composed(rate: float, noise_multiplier: float, steps: int) -> pld.PrivacyLossDistribution:
