@@ -36,7 +36,7 @@ from tacit_client.audit import Audit
 from tacit_client.data import Data, Fitted
 from tacit_client.holding import open_budget
 from tacit_client.keys import Keys
-from tacit_client.ledger import DataSet
+from tacit_client.ledger import DataSet, Tampered
 from tacit_client.mark import Marks
 from tacit_client.masking import Standing
 from tacit_client.minutes import Minutes, declining
@@ -132,7 +132,11 @@ class Office:
 
     def mark(self) -> bytes:
         """How far ledger and audit log have come, to be handed in with an answer. Raises BadInput."""
-        return self._marks.now()
+        try:
+            return self._marks.now()
+        except Tampered as error:
+            self._minutes.write("ledger-refused", {"reason": error.message})
+            raise
 
     def recall(self, mark: bytes) -> None:
         """Compare with the mark that the server kept for this partner.

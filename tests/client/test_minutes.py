@@ -248,6 +248,16 @@ def test_why_an_office_does_not_open_is_written_down(make) -> None:
     assert ["row 2 changed" in facts["reason"] for facts in _events(federation, "ledger-refused")] == [True]
 
 
+def test_a_ledger_that_is_edited_under_an_office_is_written_down_before_the_process_ends(make) -> None:
+    federation = make()
+    federation.whole(federation.open())
+    with closing(sqlite3.connect(federation.folders["p0"].ledger)) as db, db:
+        db.execute("UPDATE entry SET run = 'another' WHERE seq = 3")
+    with pytest.raises(Tampered, match="row 3 changed"):
+        federation.offices["p0"].mark()
+    assert ["row 3 changed" in facts["reason"] for facts in _events(federation, "ledger-refused")] == [True]
+
+
 def test_a_line_that_a_crash_left_unfinished_keeps_no_office_closed(make) -> None:
     federation = make()
     federation.stop()
