@@ -1,0 +1,323 @@
+"""Partners that are killed anywhere between reservation, training and confirmation: nothing that left is uncounted."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import intruder
+import pytest
+import torch
+from folders import SIGNING, make_folders
+from offices import JOB as SECURE_JOB
+from offices import Federation, files
+from victim import Victim, forget, prepare
+
+from tacit import commission, vector
+from tacit.job import Job
+from tacit.privacy.accounting import epsilon
+from tacit.privacy.events import Event, merge
+from tacit.privacy.mechanism import plan
+from tacit.secagg.round import Round
+from tacit.tasks.table import find, parse_options
+from tacit.wire import TRAIN, Ask, Parcel, Refusal, Update
+from tacit_client.audit import Audit
+from tacit_client.holding import dataset, ledger_key
+from tacit_client.ledger import Ledger
+from tacit_client.office import Office
+from tacit_client.site import Folder
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+torch.set_num_threads(1)
+
+RUN, DELTA, ROUNDS = "besieged", 1e-5, 200
+LIMITS = {"epsilon_limit": 1000.0, "max_rounds_per_day": 1_000_000}
+CLEAR_JOB = (
+    "task.options.classes=3",
+    "task.options.shape=[8,8]",
+    "task.labels=['0','1','2']",
+    f"training.rounds={ROUNDS}",
+    "training.local_steps=8",
+    "training.batch_size=32",
+    "privacy.noise_multiplier=20.0",
+    "privacy.delta=1e-5",
+    "evaluation.partner_holdout=0.0",
+)
+
+
+@dataclass
+class Siege:
+    """Kills of one partner, and what it had released and charged after each.
+
+    Attributes:
+        folder: the partner's.
+        event: what a round releases.
+        drawn: when to kill.
+        opening, first, later: seconds that it takes to open, to answer a first round, and another.
+    """
+
+    folder: Folder
+    event: Event
+    drawn: random.Random
+    opening: float = 0.0
+    first: float = 0.0
+    later: float = 0.0
+    released: int = 0
+    unconfirmed: int = 0
+    fell: Counter[str] = field(default_factory=Counter)
+    dearer: list[float] = field(default_factory=list)
+
+    def aim(self, victim: Victim, kill: int) -> Callable[[], None]:
+        """Let `victim` be killed at a moment drawn at random. Returns what to call after its first round."""
+        draw = self.drawn.uniform
+        match kill % 5:
+            case 0:
+                victim.kill_in(draw(0, self.opening))
+            case 1 if victim.wait():
+                victim.kill_in(draw(0, self.first))
+            case 2 if victim.wait():
+                victim.kill_after_row(draw(0, self.later))
+            case 3 if victim.wait():
+                return lambda: victim.kill_in(draw(0, 3 * self.later))
+            case 4 if victim.wait():
+                return lambda: victim.kill_after_row(draw(0, self.later / 2))
+        return lambda: None
+
+    def count(self, victim: Victim) -> None:
+        """Look at what the end of `victim` left: ledger and log as whole as they ever were, and nothing uncounted."""
+        assert victim.exitcode == -signal.SIGKILL
+        self.released += victim.left.count(TRAIN)
+        with closing(self._copied()) as ledger:  # every row verified; the next process mends the original itself
+            charged = ledger.events()
+            (pending,) = [spell.unconfirmed for spell in ledger._book.tally().spells()] or [0]
+        assert set(charged) <= {self.event}
+        spent, left = self._epsilon(len(charged)), self._epsilon(self.released)
+        assert spent >= left
+        assert len(charged) >= self.released
+        assert charged == () or spent > 0
+        self._place(victim, len(charged), pending)
+        if spent > left:
+            self.dearer.append(spent - left)
+        self._check_log()
+
+    def _place(self, victim: Victim, charged: int, pending: int) -> None:
+        """Where this kill fell, from what is there."""
+        where = "opening" if victim.opened is None else "before or after"
+        if pending > self.unconfirmed:
+            where = "reserved, not confirmed"
+        elif charged - self.released - sum(self.fell[key] for key in ("reserved, not confirmed", "confirmed, kept")):
+            where = "confirmed, kept"
+        self.fell[where] += 1
+        self.unconfirmed = pending
+        lost = self.fell["reserved, not confirmed"] + self.fell["confirmed, kept"]
+        assert (pending, charged - self.released) == (self.fell["reserved, not confirmed"], lost)
+
+    def _epsilon(self, rounds: int) -> float:
+        return epsilon(merge([self.event] * rounds), delta=DELTA) if rounds else 0.0
+
+    def _copied(self) -> Ledger:
+        copy = self.folder.path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir()
+        for end in ("", "-wal"):
+            if (place := Path(f"{self.folder.ledger}{end}")).exists():
+                shutil.copy(place, copy)
+        name, data = self.folder.config.name, dataset(self.folder)
+        return Ledger(copy / self.folder.ledger.name, partner=name, key=ledger_key(self.folder), dataset=data)
+
+    def _check_log(self) -> None:
+        """No line is broken; a last one that was torn is the next process's to mend."""
+        copy = self.folder.path / "copy" / "audit.log"
+        whole, _, _ = self.folder.audit.read_bytes().rpartition(b"\n")
+        copy.write_bytes(whole + b"\n" if whole else b"")
+        entries = Audit(copy, key=Audit.of(self.folder)._key).entries()
+        assert sum(entry.event == "update-released" for entry in entries) >= self.released
+
+    def report(self, kills: int) -> None:
+        """The figures."""
+        spent, left = (self._epsilon(n) for n in (self.released + len(self.lost), self.released))
+        print(
+            f"\n{kills} kills: {dict(self.fell)}; {self.released} rounds left, {len(self.lost)} more charged; "
+            f"epsilon {left:.4f} left, {spent:.4f} in the ledger; opening {self.opening:.3f} s, first round "
+            f"{self.first:.3f} s, later {self.later:.3f} s"
+        )
+
+    @property
+    def lost(self) -> range:
+        """Rounds that were charged and never left."""
+        return range(self.fell["reserved, not confirmed"] + self.fell["confirmed, kept"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked() -> Iterator[None]:
+    prepare()
+    yield
+    forget()
+
+
+# in clear: one partner alone
+
+
+def _vector(job: Job):
+    task = find(job.task.kind).task
+    options = parse_options(task, job.task.model, job.task.options)
+    return vector.flatten(task.models[job.task.model].build(options))
+
+
+def _asks(job: Job, attempt: int) -> Iterator[Parcel]:
+    signed, model = commission.sign(SIGNING, run=RUN, job=job), _vector(job)
+    for number in range(1, ROUNDS + 1):
+        yield Ask(job, RUN, number, attempt, 1, model, commission=signed).pack()
+
+
+def _train(victim: Victim, asks: Iterator[Parcel], after: Callable[[], None]) -> list[float]:
+    """Rounds one after another until the victim's end. Returns the seconds of each that was answered."""
+    seconds: list[float] = []
+    for parcel in asks:
+        began = time.monotonic()
+        reply = victim.ask(TRAIN, parcel)
+        if reply is None:
+            return seconds
+        assert reply.scalars["kind"] == "update", Refusal.unpack(reply).reason
+        Update.unpack(reply)
+        seconds.append(time.monotonic() - began)
+        if len(seconds) == 1:
+            after()
+    raise AssertionError("the rounds came to an end before the victim did")
+
+
+@pytest.fixture
+def besieged(make_job, tmp_path) -> tuple[Siege, Job]:
+    data = {"p0": intruder.write_data(tmp_path / "p0.npz", seed=1)}
+    rules = {"require_secure_aggregation": "false", "min_cohort": 1, **LIMITS}
+    folder, job = make_folders(tmp_path, data, **rules)["p0"], make_job(*CLEAR_JOB)
+    siege = Siege(folder, plan(job, units=60).event(), random.Random(3))
+    began = time.monotonic()
+    with Victim(folder.path) as victim:
+        assert victim.wait()
+        siege.opening = time.monotonic() - began
+        timed = _train(victim, _asks(job, 1), lambda: victim.kill_in(0.5))
+    siege.first, siege.later = timed[0], min(timed[1:])
+    siege.count(victim)
+    return siege, job
+
+
+def _besiege(siege: Siege, job: Job, *, kills: int) -> None:
+    for kill in range(kills):
+        with Victim(siege.folder.path) as victim:
+            after = siege.aim(victim, kill)
+            if victim.opened is not None or victim.wait():
+                _train(victim, _asks(job, 2 + kill), after)
+        siege.count(victim)
+    siege.report(kills + 1)
+    with Office(Folder.open(siege.folder.path)) as office:  # whatever was torn is mended
+        assert office.mark()
+
+
+def test_kills_in_clear(besieged):
+    siege, job = besieged
+    _besiege(siege, job, kills=10)
+    assert siege.fell["reserved, not confirmed"] > 0
+    assert siege.dearer
+
+
+@pytest.mark.slow
+def test_a_hundred_and_fifty_kills_in_clear(besieged):
+    """Guarantee: the ledger's epsilon is never under that of what left, and a kill in the middle costs something."""
+    siege, job = besieged
+    _besiege(siege, job, kills=150)
+    assert siege.fell["reserved, not confirmed"] >= 15
+    assert siege.dearer
+
+
+# through whole secure rounds: one of three
+
+
+class _Killed(Exception):
+    """The victim came to its end in the middle of a round."""
+
+
+@dataclass
+class Company(Federation):
+    """Two offices in this process, and the victim in its own."""
+
+    victim: Victim | None = None
+
+    def start(self) -> None:
+        super().start()
+        self.offices.pop("p0").close()
+
+    def send(self, kind: str, parcel: Parcel, *, to: str) -> Parcel:
+        if to != "p0" or self.victim is None:
+            return super().send(kind, parcel, to=to)
+        reply = self.victim.ask(kind, parcel)
+        if reply is None:
+            raise _Killed
+        assert reply.scalars["kind"] != "refusal", Refusal.unpack(reply).reason
+        return reply
+
+    def rounds(self, victim: Victim, attempt: int, after: Callable[[], None]) -> list[float]:
+        """Secure rounds until the victim's end. Returns the seconds of each that came to a sum."""
+        self.victim, seconds = victim, []
+        for number in range(1, ROUNDS + 1):
+            began = time.monotonic()
+            try:
+                self.whole(self._round(number, attempt))
+            except _Killed:
+                return seconds
+            seconds.append(time.monotonic() - began)
+            if len(seconds) == 1:
+                after()
+        raise AssertionError("the rounds came to an end before the victim did")
+
+    def _round(self, number: int, attempt: int) -> Round:
+        return replace(self.open(number=number, run=RUN), attempt=attempt)
+
+
+@pytest.fixture
+def company(make_job, tmp_path) -> Iterator[tuple[Siege, Company]]:
+    job = make_job(*SECURE_JOB, f"training.rounds={ROUNDS}", "privacy.noise_multiplier=20.0")
+    made = Company(job, make_folders(tmp_path, files(tmp_path), **LIMITS))
+    made.start()
+    siege = Siege(made.folders["p0"], plan(job, units=60).event(), random.Random(4))
+    began = time.monotonic()
+    with Victim(siege.folder.path) as victim:
+        assert victim.wait()
+        siege.opening = time.monotonic() - began
+        timed = made.rounds(victim, 1, lambda: victim.kill_in(1.5))
+    siege.first, siege.later = timed[0], min(timed[1:])
+    siege.count(victim)
+    yield siege, made
+    made.stop()
+
+
+def _besiege_company(siege: Siege, company: Company, *, kills: int) -> None:
+    for kill in range(kills):
+        with Victim(siege.folder.path) as victim:
+            after = siege.aim(victim, kill)
+            if victim.opened is not None or victim.wait():
+                company.rounds(victim, 2 + kill, after)
+        siege.count(victim)
+    siege.report(kills + 1)
+
+
+def test_kills_in_secure_rounds(company):
+    siege, federation = company
+    _besiege_company(siege, federation, kills=5)
+    assert sum(siege.fell.values()) == 6
+
+
+@pytest.mark.slow
+def test_fifty_kills_in_secure_rounds(company):
+    siege, federation = company
+    _besiege_company(siege, federation, kills=50)
+    assert siege.fell["reserved, not confirmed"] >= 5
+    assert siege.dearer
