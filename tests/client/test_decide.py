@@ -70,6 +70,7 @@ RULES = st.fixed_dictionaries(
             [["image-classification"], ["own-task"], ["image-classification", "own-task"]]
         ),
         "vocabularies": st.sampled_from([[], ["/srv/words"]]),
+        "max_holdout": st.sampled_from([0.0, 0.1, 0.5]),
         "max_rounds_per_day": st.integers(1, 20),
     }
 )
@@ -105,6 +106,7 @@ def _twin(job: Job, keys: dict[str, object], facts: dict[str, object]) -> str | 
         ("require_secure_aggregation", keys["require_secure_aggregation"] and not job.aggregation.secure),
         ("min_cohort", job.aggregation.min_cohort < keys["min_cohort"]),
         ("allow_unprotected", bare and not keys["allow_unprotected"]),
+        ("max_holdout", job.evaluation.partner_holdout > keys["max_holdout"]),
         ("delta", job.privacy.delta is not None and job.privacy.delta > keys["delta"]),
         ("min_cohort", lone),
         ("max_rounds_per_day", trains and facts["today"] + 1 > keys["max_rounds_per_day"]),
@@ -150,6 +152,7 @@ STRICTER: dict[str, Callable[[dict[str, object], dict[str, object]], object]] = 
     "trust_new_peers": lambda keys, facts: keys.update(trust_new_peers=False),
     "allowed_tasks": lambda keys, facts: keys.update(allowed_tasks=keys["allowed_tasks"][:1]),
     "vocabularies": lambda keys, facts: keys.update(vocabularies=[]),
+    "max_holdout": lambda keys, facts: keys.update(max_holdout=keys["max_holdout"] / 6),
     "max_rounds_per_day": lambda keys, facts: keys.update(max_rounds_per_day=1 + keys["max_rounds_per_day"] // 2),
     "spent": lambda keys, facts: facts.update(spent=[*facts["spent"], EVENT]),
     "unprotected": lambda keys, facts: facts.update(spent=[*facts["spent"], OPEN]),
