@@ -18,7 +18,9 @@ from tacit.terminal import Parser, run, verbose_flag
 __all__ = ["main"]
 
 _DEMO = Path(__file__).parent / "presets" / "digits-demo.toml"
-_BENCHES = "engine: a round beyond training; link: messages; secagg: secure aggregation; step: a local step"
+_BENCHES = (
+    "engine: a round beyond training; link: messages; seal: a file; secagg: secure aggregation; step: a local step"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     bench = commands.add_parser("bench", parents=[common], help="measured cost, ours beside others' in one run")
-    bench.add_argument("name", choices=("engine", "link", "secagg", "step"), help=_BENCHES)
+    bench.add_argument("name", choices=("engine", "link", "seal", "secagg", "step"), help=_BENCHES)
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     bench.add_argument("--only", default="", metavar="TEXT", help="only rows whose case or model has TEXT in its name")
     bench.add_argument("--engine", action="append", help="bench engine: one of inline, ray, flower; may be repeated")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tacit import vector as vectors
-from tacit.errors import BadInput
-from tacit_sim.bench import Table, bench, measure_engines, measure_steps, rival
+from tacit.errors import BadInput, JobFailed
+from tacit_sim.bench import Table, bench, measure_engines, measure_seal, measure_steps, rival
 from tacit_sim.bench import engine as engine_bench
+from tacit_sim.bench import seal as seal_bench
 from tacit_sim.bench.engine import SIZES
 from tacit_sim.bench.rival import Rounds, run_rival
+from tacit_sim.bench.seal import Case
 from tacit_sim.bench.step import CASES
 from tacit_sim.bench.table import machine
 from tacit_sim.cli import main
@@ -140,3 +145,21 @@ def test_bad_flags_are_refused(argv, capsys):
 def test_an_unknown_benchmark_is_refused():
     with pytest.raises(BadInput, match="found nothing"):
         bench("nothing")
+
+
+def test_sealing_is_measured_beside_others():
+    table = measure_seal([Case("3 MB", 3 * 10**6)], repeats=1)
+    assert len(table.rows) == (6 if shutil.which("openssl") else 4)
+    for row in table.rows:
+        assert set(table.columns) == set(row)
+        assert row["one_core_MB_s"] > 0 < row["peak_MiB"]
+    assert [row["over"] for row in table.rows if row["who"] == "tacit"] == [1, 1]
+
+
+def test_a_seal_that_fails_is_no_measurement(tmp_path):
+    with pytest.raises(JobFailed, match="expected tacit-client to succeed, found error: expected a file or folder"):
+        seal_bench._run([str(Path(sys.executable).parent / "tacit-client"), "seal", str(tmp_path / "x"), "--key", "k"])
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"two")
+    with pytest.raises(JobFailed, match="other bytes"):
+        seal_bench._compare(tmp_path / "a", tmp_path / "b")
