@@ -135,7 +135,7 @@ class Office:
         try:
             return self._marks.now()
         except Tampered as error:
-            self._minutes.write("ledger-refused", {"reason": error.message})
+            self._minutes.recalled(error)
             raise
 
     def recall(self, mark: bytes) -> None:
