@@ -61,7 +61,7 @@ def installed(tmp_path_factory) -> Path:
     source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
     copy = shutil.copytree(EXAMPLE, source / "own_task")
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *flags, "--target", target, copy], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "pip", "install", *flags, "--target", target, copy], check=True, timeout=600)
     return target
 
 
@@ -121,7 +121,7 @@ def test_a_federation_trains_the_example_privately(installed, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
