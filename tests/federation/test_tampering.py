@@ -374,6 +374,7 @@ def test_a_row_that_is_changed_under_a_process_ends_it(place, birch, what):
     place.attend("birch")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_a_clock_that_was_set_back_makes_no_room_in_the_day(place, birch):
     library, source = place.federation.folder / "clock.so", Path(__file__).with_name("clock.c")
@@ -396,23 +397,23 @@ def test_a_clock_that_was_set_back_makes_no_room_in_the_day(place, birch):
 
 
 def test_two_partners_with_one_ledger_do_not_pass_the_limit_together(place):
-    """The same data in two folders; there is room for three rounds, and each round asks both at the same moment."""
-    costs = [epsilon([ROUND.model_copy(update={"steps": n})], delta=DELTA) for n in (3, 4)]
+    """The same data in two folders; there is room for one round, and both are asked at the same moment."""
+    costs = [epsilon([ROUND.model_copy(update={"steps": n})], delta=DELTA) for n in (1, 2)]
     limit, names = sum(costs) / 2, ("cedar", "doris")
     place.leave(*place.here())
     data = intruder.write_data(place.federation.folder / "shared.npz", seed=3)
     for name in names:
         place.join(name, data=data, ledger=Path("../shared.db"), epsilon_limit=limit)
     place.attend(*names)
-    lines = [place.job(partners=2) for _ in range(3)]
+    lines = [place.job(partners=2) for _ in range(2)]
     place.leave(*names)
-    assert [(line["asked"], line["answered"]) for line in lines] == [(2, 2), (2, 1), (2, 0)]
+    assert [(line["asked"], line["answered"]) for line in lines] == [(2, 1), (2, 0)]
     refused = [name for line in lines for name in line["refusals"]]
-    assert len(refused) == 3
+    assert len(refused) == 3  # one of them, in the first round, by the ledger in the moment of the reservation
     for name in names:
         noted = place.noted(name, "refused")
-        assert [facts["rule"] for facts in noted] == ["epsilon_limit"] * refused.count(name)
-        assert len(place.noted(name, "update-released")) == 3 - refused.count(name)
+        assert ["epsilon within the limit" in facts["reason"] for facts in noted] == [True] * refused.count(name)
+        assert len(place.noted(name, "update-released")) == 2 - refused.count(name)
     spent = place.budget("cedar")["spent"]
     assert spent == place.budget("doris")["spent"] == pytest.approx(costs[0])
     assert spent <= limit < costs[1]
