@@ -101,8 +101,8 @@ class TaskSection(_Section):
 class TrainingSection(_Section):
     """How it is learned."""
 
-    rounds: PositiveInt
-    local_steps: PositiveInt
+    rounds: Annotated[int, Field(gt=0, le=1_000_000)]
+    local_steps: Annotated[int, Field(gt=0, le=1_000_000)]
     """Steps of the local optimiser a round."""
     batch_size: PositiveInt
     """Expected batch under Poisson sampling; also the divisor of every step."""

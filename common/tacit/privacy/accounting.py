@@ -20,8 +20,8 @@ __all__ = ["LEAST_NOISE", "calibrate", "epsilon"]
 LEAST_NOISE = 0.2
 """The smallest noise multiplier that is accounted for."""
 
-_PART, _CEILING = 16, 50.0
-"""Where a sixteenth of the steps costs more than this, all of them are said to cost infinitely much."""
+_CEILING = 50.0
+"""Where a part of the steps, from a sixteenth to a quarter, costs more, all of them are said to cost without bound."""
 
 _STEP = 1e-4  # discretisation of the privacy loss; dp-accounting's default
 _PRECISION = 1e-3  # of a calibrated noise multiplier, relative; always rounded towards more noise
@@ -57,13 +57,21 @@ def _epsilon(merged: tuple[Event, ...], delta: float) -> float:
 
 
 def _endless(rate: float, noise_multiplier: float, steps: int, delta: float) -> bool:
-    """Memory grows with epsilon, and epsilon with the steps: a part is looked at before the whole."""
-    if not (part := steps // _PART):
-        return False
-    return (
-        _endless(rate, noise_multiplier, part, delta)
-        or _composed(rate, noise_multiplier, part).get_epsilon_for_delta(delta) > _CEILING
-    )
+    """Memory grows with epsilon, and epsilon with the steps: parts are looked at before the whole, small ones first.
+
+    The parts are powers of four, so that one who searches for a number of steps looks at the same ones again.
+    """
+    part = 1
+    while 4 * part <= steps:
+        if _part(rate, noise_multiplier, part, delta) > _CEILING:
+            return True
+        part *= 4
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _part(rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
+    return float(_composed(rate, noise_multiplier, steps).get_epsilon_for_delta(delta))
 
 
 def _composed(rate: float, noise_multiplier: float, steps: int) -> pld.PrivacyLossDistribution:
