@@ -1,0 +1,129 @@
+"""Kills of one partner's process, and what it had released and charged after each."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from victim import Victim
+
+from tacit.privacy.accounting import epsilon
+from tacit.privacy.events import Event, merge
+from tacit.wire import TRAIN
+from tacit_client.audit import Audit
+from tacit_client.holding import dataset, ledger_key
+from tacit_client.ledger import Ledger
+from tacit_client.site import Folder
+
+__all__ = ["Siege"]
+
+DELTA = 1e-5
+
+
+@dataclass
+class Siege:
+    """Kills of one partner, and what it had released and charged after each.
+
+    Attributes:
+        folder: the partner's.
+        event: what a round releases.
+        drawn: when to kill.
+        opening, first, later: seconds that it takes to open, to answer a first round, and another.
+    """
+
+    folder: Folder
+    event: Event
+    drawn: random.Random
+    opening: float = 0.0
+    first: float = 0.0
+    later: float = 0.0
+    released: int = 0
+    unconfirmed: int = 0
+    fell: Counter[str] = field(default_factory=Counter)
+    dearer: list[float] = field(default_factory=list)
+
+    def aim(self, victim: Victim, kill: int) -> Callable[[], None]:
+        """Let `victim` be killed at a moment drawn at random. Returns what to call after its first round."""
+        draw = self.drawn.uniform
+        match kill % 5:
+            case 0:
+                victim.kill_in(draw(0, self.opening))
+            case 1 if victim.wait():
+                victim.kill_in(draw(0, self.first))
+            case 2 if victim.wait():
+                victim.kill_after_row(draw(0, self.later))
+            case 3 if victim.wait():
+                return lambda: victim.kill_in(draw(0, 3 * self.later))
+            case 4 if victim.wait():
+                return lambda: victim.kill_after_row(draw(0, self.later / 2))
+        return lambda: None
+
+    def count(self, victim: Victim) -> None:
+        """Look at what the end of `victim` left: ledger and log as whole as they ever were, and nothing uncounted."""
+        assert victim.exitcode == -signal.SIGKILL
+        self.released += victim.left.count(TRAIN)
+        with closing(self._copied()) as ledger:  # every row verified; the next process mends the original itself
+            charged = ledger.events()
+            (pending,) = [spell.unconfirmed for spell in ledger._book.tally().spells()] or [0]
+        assert set(charged) <= {self.event}
+        spent, left = self._epsilon(len(charged)), self._epsilon(self.released)
+        assert spent >= left
+        assert len(charged) >= self.released
+        assert charged == () or spent > 0
+        self._place(victim, len(charged), pending)
+        if spent > left:
+            self.dearer.append(spent - left)
+        self._check_log()
+
+    def _place(self, victim: Victim, charged: int, pending: int) -> None:
+        """Where this kill fell, from what is there."""
+        where = "opening" if victim.opened is None else "before or after"
+        if pending > self.unconfirmed:
+            where = "reserved, not confirmed"
+        elif charged - self.released - sum(self.fell[key] for key in ("reserved, not confirmed", "confirmed, kept")):
+            where = "confirmed, kept"
+        self.fell[where] += 1
+        self.unconfirmed = pending
+        lost = self.fell["reserved, not confirmed"] + self.fell["confirmed, kept"]
+        assert (pending, charged - self.released) == (self.fell["reserved, not confirmed"], lost)
+
+    def _epsilon(self, rounds: int) -> float:
+        return epsilon(merge([self.event] * rounds), delta=DELTA) if rounds else 0.0
+
+    def _copied(self) -> Ledger:
+        copy = self.folder.path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir()
+        for end in ("", "-wal"):
+            if (place := Path(f"{self.folder.ledger}{end}")).exists():
+                shutil.copy(place, copy)
+        name, data = self.folder.config.name, dataset(self.folder)
+        return Ledger(copy / self.folder.ledger.name, partner=name, key=ledger_key(self.folder), dataset=data)
+
+    def _check_log(self) -> None:
+        """No line is broken; a last one that was torn is the next process's to mend."""
+        copy = self.folder.path / "copy" / "audit.log"
+        whole, _, _ = self.folder.audit.read_bytes().rpartition(b"\n")
+        copy.write_bytes(whole + b"\n" if whole else b"")
+        entries = Audit(copy, key=Audit.of(self.folder)._key).entries()
+        assert sum(entry.event == "update-released" for entry in entries) >= self.released
+
+    def report(self, kills: int) -> None:
+        """The figures."""
+        spent, left = (self._epsilon(n) for n in (self.released + len(self.lost), self.released))
+        print(
+            f"\n{kills} kills: {dict(self.fell)}; {self.released} rounds left, {len(self.lost)} more charged; "
+            f"epsilon {left:.4f} left, {spent:.4f} in the ledger; opening {self.opening:.3f} s, first round "
+            f"{self.first:.3f} s, later {self.later:.3f} s"
+        )
+
+    @property
+    def lost(self) -> range:
+        """Rounds that were charged and never left."""
+        return range(self.fell["reserved, not confirmed"] + self.fell["confirmed, kept"])
