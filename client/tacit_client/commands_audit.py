@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tacit.errors import BadInput
 from tacit.lock import take
 from tacit.terminal import plain
 from tacit_client import mark
@@ -57,9 +58,23 @@ def _renew(args: argparse.Namespace) -> int:
     folder = Folder.open(args.folder)
     covered = mark.kept(folder.mark, key=mark.key_of(Keys(folder.keys).ledger))
     with take(folder.lock, what=str(folder.path)):
+        _check_broken(Audit.of(folder), covered)
         aside = Audit.of(folder).renew(covered=covered.line if covered else 0)
     print("a new audit log begins" + (f"; the old one is {aside}, and should be kept" if aside else ""))
     return 0
+
+
+def _check_broken(audit: Audit, covered: mark.Mark | None) -> None:
+    """A log that verifies stays: a new one would know less of what was granted and denied. Raises BadInput."""
+    try:
+        count = len(audit.entries())
+        if covered is not None:
+            mark.check_log(covered, audit)
+    except BadInput:
+        return
+    raise BadInput(
+        f"expected a broken audit log, found one of {count} lines that verifies", hint="keep it: there is no need"
+    )
 
 
 def _words(entry: Entry) -> str:

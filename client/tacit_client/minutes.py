@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 from tacit.errors import BadInput
@@ -36,22 +37,27 @@ class Minutes:
 
     Args:
         audit: where they are kept.
+        charged: jobs by run as the ledger has them: a log that took another's place knows less.
 
     Attributes:
-        approved: the hash of the job that was granted for each run, over all processes of this partner.
+        offered: the hash of the job that was first asked for in each run, over all processes of this partner.
+        approved: that of the job that was granted for each run.
         denied: for each run that the budget had no room for, the rounds that it was asked for.
 
     Raises:
         Broken: the audit log is not as it was written.
     """
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, *, charged: Mapping[str, str] = MappingProxyType({})) -> None:
         self._audit = audit
-        self._offered: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str]] = set()
         self._known: dict[str, Any] = {}
-        self.approved: dict[str, str] = {}
+        self.approved: dict[str, str] = dict(charged)
+        self.offered: dict[str, str] = dict(charged)
         self.denied: dict[str, int] = {}
         for entry in audit.entries():
+            if entry.event == "job-offered":
+                self.offered.setdefault(entry.facts["run"], entry.facts["job"])
             if entry.event == "job-granted":
                 self.approved[entry.facts["run"]] = entry.facts["job"]
             if entry.event == "refused":
@@ -72,10 +78,11 @@ class Minutes:
         if changed:
             self.write(_CONFIGURED, {"changed": changed if self._known else {}, "now": now})
 
-    def offered(self, errand: Errand) -> None:
+    def offer(self, errand: Errand) -> None:
         """A job is asked for, for the first time since this process began."""
-        if (named := (errand.run, errand.job.hash())) not in self._offered:
-            self._offered.add(named)
+        self.offered.setdefault(errand.run, errand.job.hash())
+        if (named := (errand.run, errand.job.hash())) not in self._told:
+            self._told.add(named)
             privacy, aggregation = errand.job.privacy, errand.job.aggregation
             facts = {
                 "name": errand.job.name,

@@ -109,7 +109,8 @@ class Office:
         self._made: _Ready | None = None
         audit = Audit.of(folder)
         audit.mend()
-        self._minutes = Minutes(audit)
+        charged = {spell.run: spell.job for spell in self._budget.spells() if spell.job}
+        self._minutes = Minutes(audit, charged=charged)
         self._marks = Marks(folder.mark, secret=self._keys.ledger, ledger=self._budget, audit=audit)
         self._marks.check_own()
         statement.code()  # as it is now: what is installed later does not run in this process
@@ -201,7 +202,7 @@ class Office:
         self._errand = errand
         _check_run(errand.run)
         commission.check(errand.commission, server=self._keys.server, run=errand.run, job=errand.job)
-        self._minutes.offered(errand)
+        self._minutes.offer(errand)
         self._check_approved(errand)
         self._decide(Request(errand.job))
         ready = self._prepare(errand.job)
@@ -221,7 +222,8 @@ class Office:
         return Bench(site, ready.trainer, fitted.options.classes)
 
     def _state(self, run: str, job: Job) -> bytes:
-        return statement.state(self._folder, run=run, job=job)
+        """Nothing where nothing was granted: a server can not fill this disk with statements about nothing."""
+        return statement.state(self._folder, run=run, job=job) if run in self._minutes.approved else b""
 
     def _decide(self, request: Request) -> Figures:
         """Raises BadInput where the policy denies it; the numbers go into the minutes."""
@@ -235,11 +237,12 @@ class Office:
 
     def _check_approved(self, errand: Errand) -> None:
         """A run has one job, whatever else the server signs."""
-        approved = self._minutes.approved.get(errand.run, errand.job.hash())
-        if approved != errand.job.hash():
+        asked, minutes = errand.job.hash(), self._minutes
+        known = minutes.approved.get(errand.run) or minutes.offered.get(errand.run, asked)
+        if known != asked:
+            what = "granted for" if errand.run in minutes.approved else "was first asked for in"
             raise BadInput(
-                f"expected the job that this partner granted for the run, {approved[:16]}, found another, "
-                f"{errand.job.hash()[:16]}",
+                f"expected the job that this partner {what} the run, {known[:16]}, found another, {asked[:16]}",
                 hint="submit another job as a run of its own",
             )
 

@@ -17,7 +17,7 @@ from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_records
 from tacit.secagg.keys import Secret
-from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN, Ask, Invite, Parcel, Refusal
+from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN, Ask, Invite, Parcel, Refusal, Statement
 from tacit_client.audit import Audit, Entry
 from tacit_client.ledger import Tampered
 from tacit_client.mark import Behind, Mark, key_of
@@ -104,6 +104,33 @@ def test_a_job_changed_after_approval_is_refused_and_written_down(make, job, cha
     assert [facts["asked"] for facts in refused] == ["advertise", "train", "evaluate", "statement"] * 2
     assert all(facts["job"] == other.hash() for facts in refused)
     assert _events(federation, "update-released") == []
+
+
+def test_a_run_that_only_evaluates_has_one_job_too(make, job) -> None:
+    federation = make()
+    new = federation.open(purpose="evaluate")
+    federation.letters(ADVERTISE, federation.invite(new))
+    other = job("training.learning_rate=0.7")
+    for kind, parcel in _sent(federation, other, key=SIGNING):
+        assert "was first asked for in the run" in federation.refusal(kind, parcel)
+
+
+def test_the_ledger_knows_the_job_where_a_log_that_was_renewed_does_not(make, job) -> None:
+    federation = make()
+    federation.whole(federation.open())
+    federation.stop()
+    for folder in federation.folders.values():
+        Audit.of(folder).renew(covered=100)
+    federation.start()
+    kind, parcel = _sent(federation, job("training.rounds=4"), key=SIGNING)[0]
+    assert "granted for the run" in federation.refusal(kind, parcel)
+
+
+def test_nothing_is_stated_about_a_run_that_was_not_granted(make) -> None:
+    federation = make()
+    ask = federation.ask(federation.open(run="run-7")).pack()
+    assert Statement.unpack(federation.send(STATEMENT, ask, to="p0")).signed == b""
+    assert not list(federation.folders["p0"].statements.glob("*.json"))
 
 
 def test_approval_outlives_the_process(make, job) -> None:
