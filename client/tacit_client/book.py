@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from tacit.errors import BadInput
 from tacit.link import keyfile
 from tacit.secagg.keys import Secret, derive
+from tacit.wal import switch_to_wal
 from tacit_client.chain import EMPTY, Broken, Head, Row, check, forge
 from tacit_client.tally import Tally
 
@@ -101,7 +101,7 @@ class Book:
 
     def _prepare(self, *, durable: bool, writable: bool) -> None:
         if writable:
-            _switch_to_wal(self.db)
+            switch_to_wal(self.db, patience=_PATIENCE)
             self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         else:
             self.db.execute("PRAGMA query_only = ON")
@@ -284,17 +284,3 @@ class Book:
             f"expected a privacy ledger that can be read and written at {self.path.name}, found {error}",
             hint="check the disk and the file's rights; nothing is trained without the ledger",
         )
-
-
-def _switch_to_wal(db: sqlite3.Connection) -> None:
-    """Processes that switch a new file at the same moment block each other, and SQLite then does not wait."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return

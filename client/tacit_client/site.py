@@ -187,7 +187,7 @@ format = "auto"
 # drop = ["name", "address"]         # columns that are never kept in memory
 # pseudonymise = ["patient_id"]      # columns of which only a keyed hash of each value is kept
 # key = "keys/seal.key"              # opens data sealed with tacit-client seal
-# passphrase_file = "/root/pass"     # or a file with the passphrase, one line, mode 0600
+# passphrase_file = "/etc/tacit/pass" # or a file with the passphrase, one line, mode 0600
 
 [policy]
 # Epsilon of all that training ever released about this data, for any job or server. Jobs that would pass it are

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tacit.errors import BadInput
 from tacit.link import keyfile
+from tacit.wal import switch_to_wal
 
 __all__ = ["Database", "Unusable"]
 
@@ -43,7 +43,7 @@ class Database:
         self._lock = threading.RLock()  # threads share the connection, and with it its transaction
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
-            self._switch_to_wal()
+            switch_to_wal(self._db, patience=_PATIENCE)
             self._db.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
             raise self._bad(error) from None
@@ -86,19 +86,6 @@ class Database:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
-
-    def _switch_to_wal(self) -> None:
-        """Processes that switch a new file at the same moment block each other, and SQLite then does not wait."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
 
     def _bad(self, error: sqlite3.Error) -> Unusable:
         return Unusable(

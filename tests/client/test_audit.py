@@ -72,8 +72,8 @@ def test_a_changed_line_is_named(log):
     """Guarantee: changed, taken out, put in, moved, doubled: the first line that does not hold is named."""
     lines = _filled(log)
     changed = {
-        "a letter": (lines[:2] + [lines[2].replace(b"event-2", b"event-9")] + lines[3:], 3),
-        "a fact": (lines[:1] + [lines[1].replace(b"1.25", b"1.24")] + lines[2:], 2),
+        "a letter": ([*lines[:2], lines[2].replace(b"event-2", b"event-9"), *lines[3:]], 3),
+        "a fact": ([*lines[:1], lines[1].replace(b"1.25", b"1.24"), *lines[2:]], 2),
         "first out": (lines[1:], 1),
         "one out": (lines[:2] + lines[3:], 3),
         "moved": ([lines[0], lines[2], lines[1], *lines[3:]], 2),
@@ -81,7 +81,7 @@ def test_a_changed_line_is_named(log):
         "put in": ([*lines[:3], b"{}\n", *lines[3:]], 4),
         "no JSON": ([*lines[:4], b"hello\n"], 5),
         "cut off": ([*lines[:4], lines[4][:-1]], 5),
-        "spaces": ([lines[0].replace(b'":', b'": ')] + lines[1:], 1),
+        "spaces": ([lines[0].replace(b'":', b'": '), *lines[1:]], 1),
     }
     for name, (content, place) in changed.items():
         log.path.write_bytes(b"".join(content))
@@ -156,7 +156,7 @@ def test_processes_take_turns(log):
 
 def test_a_kill_loses_nothing_that_was_promised(log):
     code = (
-        "import sys; from pathlib import Path; from tacit.secagg.keys import Secret; from tacit_client.audit import Audit\n"
+        "from pathlib import Path; from tacit.secagg.keys import Secret; from tacit_client.audit import Audit\n"
         f"log = Audit(Path({str(log.path)!r}), key=Secret(bytes(range(32))))\n"
         "for i in range(10**6):\n    log.write('x', {'i': i}); print(i, flush=True)"
     )
