@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sample_files import CSV, idx_folder, image_folder, written
 
 from tacit.data.fingerprint import fingerprint
 from tacit.errors import BadInput
-from tacit.seal import FILE, Key, seal
+from tacit.seal import FILE, Key, is_sealed, seal
 
 KEY = Key(bytes(range(32)))
 
@@ -44,6 +44,7 @@ def test_of_a_file_it_is_what_sha256sum_gives(tmp_path: Path) -> None:
 
 @given(st.binary(min_size=1, max_size=300), st.data())
 def test_of_a_file(content, data):
+    assume(not is_sealed(content))  # nothing that begins as sealed files do is taken for a file in clear
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder), "a.csv", content)
         first = fingerprint(path)
@@ -54,6 +55,7 @@ def test_of_a_file(content, data):
         place = data.draw(st.integers(0, len(content) - 1))
         changed = bytearray(content)
         changed[place] ^= data.draw(st.integers(1, 255))
+        assume(not is_sealed(bytes(changed)))
         for other in (bytes(changed), content + b"x", content[:-1] or 2 * content):
             assert fingerprint(written(Path(folder), "c.csv", other)) != first
 
