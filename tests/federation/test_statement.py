@@ -63,6 +63,8 @@ def federation(tmp_path_factory) -> Iterator[Rehearsal]:
             made.attend(name, wait=False)
         (place / "job.toml").write_text(JOB, encoding="utf-8")
         made.run("tacit-server", "run", str(made.server), str(place / "job.toml"), "--wait")
+        for name in NAMES:  # who came first has not heard of who came last
+            made.run("tacit-client", "peers", str(place / name), "--refresh")
         yield made
 
 

@@ -39,8 +39,9 @@ def remains(folder: Folder, budget: Budget) -> Said[None]:
     """What is left of the limit, and of the day. Raises BadInput as `policy.check_day`."""
     rules = folder.config.policy
     spent, limit = policy.cost(rules, budget.spent), rules.epsilon_limit
-    words = f"epsilon {spent:.3f} of {limit:g} spent at delta {rules.delta:g}"
-    if not math.isfinite(spent):
+    shown = f"{spent:.3f}" if math.isfinite(spent) else "beyond counting"
+    words = f"epsilon {shown} of {limit:g} spent at delta {rules.delta:g}"
+    if not math.isfinite(spent) and any(event.kind == "none" for event in budget.spent):
         return Said(
             "unprotected jobs were run on the data, which no limit has room for", None, "FAIL",
             "set policy.allow_unprotected = true in site.toml if that is to be left out of account",
