@@ -6,12 +6,12 @@ AES, with nothing that notices a changed byte. Every process is measured from it
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,16 @@ from cryptography.fernet import Fernet
 act, key, source, sink = sys.argv[1:]
 cipher = Fernet(key.encode())
 Path(sink).write_bytes(getattr(cipher, act)(Path(source).read_bytes()))
+"""
+# A process begins with the memory of the one that started it, and is said to have had it: ours starts from a small one.
+_STARTER = """\
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+spent = [time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss]
+print(json.dumps(spent))
+sys.exit(os.waitstatus_to_exitcode(status))
 """
 _KEY = "A" * 43 + "="  # of the rival's, for a file of random bytes
 
@@ -120,18 +130,16 @@ def _commands(folder: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _run(command: list[str]) -> _Spent:
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = process.stderr.read() if process.stderr else b""
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+    starter = [sys.executable, "-I", "-S", "-c", _STARTER, *command]
+    done = subprocess.run(starter, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
         raise JobFailed(
-            f"expected {Path(command[0]).name} to succeed, found {said.decode(errors='replace').strip()}",
+            f"expected {Path(command[0]).name} to succeed, found {done.stderr.strip()}",
             hint="make room on the disk, or name another with TMPDIR",
         )
+    wall, processor, peak = json.loads(done.stdout)
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return _Spent(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 2**20)
+    return _Spent(wall, processor, peak * unit / 2**20)
 
 
 def _row(case: Case, who: str, act: str, spent: list[_Spent], ours: list[_Spent]) -> dict[str, Any]:
