@@ -18,7 +18,6 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import EXAMPLE, Event
 
 __all__ = [
-    "HOLDS_AGAINST",
     "MIXED",
     "CodeStated",
     "ModelStated",
@@ -32,6 +31,7 @@ __all__ = [
     "ServerStatement",
     "Statement",
     "cost",
+    "holds_against",
     "privacy_of",
     "run_of",
 ]
@@ -39,8 +39,6 @@ __all__ = [
 MIXED = "mixed"
 """The unit of a run in which partners protect different ones."""
 
-HOLDS_AGAINST: dict[str, tuple[str, ...]] = {"none": (), "dp-sgd": ("server", "other partners", "outsiders")}
-"""Whom a mechanism's guarantee holds against; the evaluation counts of held-out examples are outside it."""
 
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Minute = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\dZ$")]
@@ -228,6 +226,19 @@ class ServerStatement(_Part):
 Statement = PartnerStatement | ServerStatement
 
 
+def holds_against(job: Job) -> tuple[str, ...]:
+    """Whom the guarantee of `job` holds against; the evaluation counts of held-out examples are outside it."""
+    match job.privacy.mechanism:
+        case "none":
+            return ()
+        case "dp-sgd":
+            return "server", "other partners", "outsiders"
+        case _:
+            most = job.aggregation.max_colluders
+            them = [f"up to {most} partner{'s' * (most > 1)} working with it"] if most else []
+            return "server", *them, "outsiders"
+
+
 def run_of(job: Job, *, run: str) -> RunStated:
     """What was done in the run `run` of `job`."""
     return RunStated(id=run, job_name=job.name, job_hash=job.hash(), job=job.agreed())
@@ -255,7 +266,7 @@ def privacy_of(job: Job, events: Iterable[Iterable[Event]], *, secure_noise: boo
         epsilon=None if not private or None in costs else max((c for c in costs if c is not None), default=0.0),
         accountant=f"dp-accounting {version('dp-accounting')}, privacy loss distributions",
         secure_noise=secure_noise,
-        holds_against=HOLDS_AGAINST[privacy.mechanism],
+        holds_against=holds_against(job),
         not_covered=(
             *exact,
             "who took part, when, for how long, and who refused",

@@ -9,7 +9,7 @@ from typing import Any
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import EXAMPLE, Event
-from tacit.statement import HOLDS_AGAINST, MIXED
+from tacit.statement import MIXED, holds_against
 from tacit_server.checkpoint import RunState
 
 __all__ = ["result"]
@@ -96,7 +96,7 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
         },
         "accountant": None if mechanism == "none" else "pld",
         "secure_noise": secure_noise,
-        "holds_against": list(HOLDS_AGAINST[mechanism]),
+        "holds_against": list(holds_against(job)),
     }
 
 

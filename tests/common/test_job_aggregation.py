@@ -93,3 +93,42 @@ def test_counts_weigh_where_they_are_summed_unseen_or_nothing_is_private(make_jo
     assert make_job(by_examples, "privacy={mechanism='none'}").aggregation.full_weight == 10_000
     assert make_job(by_examples, "aggregation.secure=true", "aggregation.max_weight=7").aggregation.full_weight == 7
     assert make_job("aggregation.max_weight=7").aggregation.full_weight == 1
+
+
+SHARED = (
+    "privacy.mechanism=distributed-dp-sgd",
+    "training.population=1000",
+    "aggregation.secure=true",
+    "aggregation.min_cohort=5",
+    "aggregation.threshold=4",
+)
+
+
+def test_shares_of_noise_are_counted_on_as_many_as_are_honest(make_job):
+    job = make_job(*SHARED, "aggregation.max_colluders=2")
+    assert job.shares_noise
+    assert job.aggregation.honest(5) == 2
+    assert job.aggregation.honest(12) == 9 - 2
+    assert not make_job().shares_noise
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ("aggregation.secure=false",),
+            "secure = true with distributed-dp-sgd, found false: every partner adds a share",
+        ),
+        (("aggregation.max_colluders=4",), "max_colluders below the threshold 4, found 4"),
+        (("aggregation.max_colluders=3",), "two lists of survivors signed"),
+        (("aggregation.weighting=examples",), "weighting = uniform with distributed-dp-sgd, found examples"),
+        (("training.population=2",), "batch_size of at most training.population 2, found"),
+        (("privacy.delta=0.001",), "privacy.delta below 1/training.population = 0.001, found 0.001"),
+        (("training.server_strategy=fedadam",), "no training.server_strategy with distributed-dp-sgd, found fedadam"),
+    ],
+)
+def test_a_sum_that_would_lose_its_guarantee_is_refused(make_job, overrides, words):
+    with pytest.raises(BadInput) as caught:
+        make_job(*SHARED, *overrides)
+    assert words in caught.value.message
+    assert caught.value.hint

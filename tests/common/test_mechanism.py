@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tacit.errors import BadInput
 from tacit.privacy.accounting import epsilon
-from tacit.privacy.mechanism import Mechanism, plan, sampling_rate, weight
+from tacit.privacy.mechanism import Mechanism, common_rate, plan, sampling_rate, weight
 
 TARGET = ("privacy.epsilon=2.0", "training.rounds=10", "training.local_steps=5")
 
@@ -146,3 +146,22 @@ def test_a_private_weight_tells_two_digits_of_the_count(make_job, examples, othe
 def test_without_a_mechanism_the_weight_is_the_count(make_job, examples, most):
     job = make_job("privacy={mechanism='none'}", "aggregation.weighting=examples", f"aggregation.max_weight={most}")
     assert weight(job, units=examples) == min(examples, most)
+
+
+def test_one_rate_for_all_partners_whatever_they_hold(make_job):
+    job = make_job(
+        "privacy.mechanism=distributed-dp-sgd",
+        "aggregation.secure=true",
+        "training.population=5000",
+        "training.batch_size=250",
+        "aggregation.max_colluders=0",
+    )
+    plans = [plan(job, units=units) for units in (10, 99, 4000)]
+    assert len(set(plans)) == 1
+    assert plans[0].sampling_rate == common_rate(job) == 0.05
+    event = plans[0].event()
+    assert (event.kind, event.colluders) == ("distributed-dp-sgd", 0)
+    assert event.to_json()["colluders"] == 0
+    local = plan(make_job("training.batch_size=4"), units=99)
+    assert local.colluders is None
+    assert "colluders" not in local.event().to_json()

@@ -14,7 +14,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from tacit.check import parse
 from tacit.errors import BadInput
 
-__all__ = ["EXAMPLE", "Event", "check_person", "merge"]
+__all__ = ["EXAMPLE", "Event", "Kind", "check_person", "merge"]
+
+Kind = Literal["none", "dp-sgd", "distributed-dp-sgd", "client", "metrics"]
 
 EXAMPLE = "example"
 """The unit where every row is protected by itself."""
@@ -53,22 +55,27 @@ class Event(BaseModel):
 
     Attributes:
         version: of this record.
-        kind: `dp-sgd`: `steps` Poisson-sampled Gaussian mechanisms; `none`: as many releases without protection.
+        kind: `none`: `steps` releases without protection. All others are as many Poisson-sampled Gaussian mechanisms:
+            `dp-sgd` with this partner's noise, `distributed-dp-sgd` and `client` with the noise of several partners,
+            `metrics` of the counts of an evaluation.
         sampling_rate: of each unit in each step.
         noise_multiplier: noise standard deviation over the clip norm.
         steps: how many.
         unit: what one more or less of is hidden: `example`, or the column that names the person whose rows are one
             unit. The name of that column leaves the machine with the event.
+        colluders: where the noise is the sum of partners' shares: how many of them may work together with the server
+            before the multiplier is less; None where the noise is this partner's alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     version: Literal[1] = 1
-    kind: Literal["none", "dp-sgd"]
+    kind: Kind
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     noise_multiplier: Annotated[float, Field(ge=0.0)]
     steps: Annotated[int, Field(gt=0)]
     unit: Annotated[str, AfterValidator(_checked)] = EXAMPLE
+    colluders: Annotated[int, Field(ge=0)] | None = None
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Event:
@@ -76,8 +83,9 @@ class Event(BaseModel):
         return parse(cls, raw, where="an accounting event")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `unit` where it is not `example`, so that records from before it stay as they are."""
-        return self.model_dump(mode="json", exclude={"unit"} if self.unit == EXAMPLE else None)
+        """Plain JSON values; `unit` and `colluders` where they say something: older records stay as they are."""
+        plain = {"unit": self.unit == EXAMPLE, "colluders": self.colluders is None}
+        return self.model_dump(mode="json", exclude={key for key, left_out in plain.items() if left_out})
 
 
 def merge(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -17,9 +17,9 @@ from typing import Literal
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.accounting import calibrate
-from tacit.privacy.events import EXAMPLE, Event
+from tacit.privacy.events import EXAMPLE, Event, Kind
 
-__all__ = ["Mechanism", "plan", "sampling_rate", "weight"]
+__all__ = ["Mechanism", "common_rate", "plan", "sampling_rate", "weight"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Mechanism:
     """What one partner does in every step of a job.
 
     Attributes:
-        kind: `none` or `dp-sgd`.
+        kind: as in `tacit.privacy.events.Event`.
         max_grad_norm: L2 bound of one unit's gradient; 0.0 for `none`.
         noise_multiplier: standard deviation of the noise over `max_grad_norm`; 0.0 for `none`.
         sampling_rate: chance of each unit to be in a step's batch.
@@ -35,12 +35,13 @@ class Mechanism:
         steps: steps in a round.
         unit: what is protected: `example`, or the column that names the person.
         adjacency: the neighbouring relation: data sets that differ by one unit added or removed.
+        colluders: partners that may know their share of the noise and be no help; None where the noise is not shared.
 
     Guarantee: no other value carries a clip norm, a noise scale or a sampling rate, and `event` is made from the
     same fields as the noise.
     """
 
-    kind: Literal["none", "dp-sgd"]
+    kind: Kind
     max_grad_norm: float
     noise_multiplier: float
     sampling_rate: float
@@ -48,6 +49,7 @@ class Mechanism:
     steps: int
     unit: str = EXAMPLE
     adjacency: Literal["add-remove"] = "add-remove"
+    colluders: int | None = None
 
     @property
     def private(self) -> bool:
@@ -67,6 +69,7 @@ class Mechanism:
             noise_multiplier=self.noise_multiplier,
             steps=self.steps,
             unit=self.unit,
+            colluders=self.colluders,
         )
 
 
@@ -120,18 +123,41 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
     is returned and what is refused, which the server hears, depend on the count only through its first two digits.
     """
     training, privacy = job.training, job.privacy
-    rate = sampling_rate(batch_size=training.batch_size, units=units, unit=unit)
-    if privacy.mechanism != "dp-sgd":
-        return Mechanism(
-            kind="none",
-            max_grad_norm=0.0,
-            noise_multiplier=0.0,
-            sampling_rate=rate,
-            expected_batch=training.batch_size,
-            steps=training.local_steps,
-            unit=unit,
+    shared = privacy.mechanism == "distributed-dp-sgd"
+    rate = common_rate(job) if shared else sampling_rate(batch_size=training.batch_size, units=units, unit=unit)
+    if privacy.mechanism == "none":
+        clip, noise = 0.0, 0.0
+    else:
+        delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
+        _check_delta(delta, units=units, unit=unit)
+        steps = training.rounds * training.local_steps
+        noise = privacy.noise_multiplier or calibrate(
+            target=_given(privacy.epsilon), delta=delta, sampling_rate=rate, steps=steps
         )
-    delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
+    return Mechanism(
+        kind=privacy.mechanism,
+        max_grad_norm=clip,
+        noise_multiplier=noise,
+        sampling_rate=rate,
+        expected_batch=training.batch_size,
+        steps=training.local_steps,
+        unit=unit,
+        colluders=job.aggregation.max_colluders if shared else None,
+    )
+
+
+def common_rate(job: Job) -> float:
+    """The one Poisson rate of all partners of a `distributed-dp-sgd` job. Raises BadInput where it names none.
+
+    Guarantee: it depends on the job alone, so it tells nothing of what a partner holds, and no partner can be made to
+    sample at another rate than the others: all of them compute it from the job that they granted.
+    """
+    if job.training.population is None:
+        raise BadInput("expected training.population, found nothing", hint="load the job anew")
+    return job.training.batch_size / job.training.population
+
+
+def _check_delta(delta: float, *, units: int, unit: str) -> None:
     known, above = _two_digits(units)
     if delta >= 1 / above:
         raise BadInput(
@@ -139,19 +165,6 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
             f"numbers, found {delta:g}",
             hint="lower privacy.delta: at 1/N it would allow to publish one of them outright",
         )
-    steps = training.rounds * training.local_steps
-    noise = privacy.noise_multiplier or calibrate(
-        target=_given(privacy.epsilon), delta=delta, sampling_rate=rate, steps=steps
-    )
-    return Mechanism(
-        kind="dp-sgd",
-        max_grad_norm=clip,
-        noise_multiplier=noise,
-        sampling_rate=rate,
-        expected_batch=training.batch_size,
-        steps=training.local_steps,
-        unit=unit,
-    )
 
 
 def weight(job: Job, *, units: int) -> int:
@@ -169,5 +182,7 @@ def weight(job: Job, *, units: int) -> int:
 
 def _given(value: float | None) -> float:
     if value is None:
-        raise BadInput("expected epsilon, delta and max_grad_norm with dp-sgd, found a gap", hint="load the job anew")
+        raise BadInput(
+            "expected epsilon, delta and max_grad_norm with a private mechanism, found a gap", hint="load the job anew"
+        )
     return value
