@@ -16,8 +16,9 @@ from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
 from tacit.secagg.abort import Abort
 from tacit.secagg.round import Party
+from tacit.step import Step
 from tacit.wire import Ask, Hello, Invite, Letter, Parcel, Refusal
-from tacit_client import masking, partner
+from tacit_client import block, masking, partner
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Trainer
@@ -32,7 +33,7 @@ class Errand:
     """What a message that carries a job asks for.
 
     Attributes:
-        kind: Flower's message type without what routes it: advertise, train, evaluate or statement.
+        kind: Flower's message type without what routes it: advertise, train, step, evaluate or statement.
         job: as it came.
         run: id.
         round: 1-based.
@@ -46,6 +47,11 @@ class Errand:
     round: int
     trains: bool
     commission: bytes
+
+    @property
+    def judges(self) -> bool:
+        """Whether it leads to a release about the examples that are held out."""
+        return self.kind == "evaluate" or (self.kind == "advertise" and not self.trains)
 
     @classmethod
     def of(cls, kind: str, ask: Ask) -> Errand:
@@ -88,7 +94,7 @@ class Desk:
 
 
 def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
-    """A ClientApp with handlers for hello, train, evaluate, statement and the stages of secure aggregation.
+    """A ClientApp with handlers for hello, train, a step, evaluate, statement and the stages of secure aggregation.
 
     Guarantee: a message is decoded strictly as data; nothing in it is ever imported, evaluated or run.
     """
@@ -135,6 +141,17 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
             desk.admit(context, Errand("advertise", invite.job, new.run, new.number, trains, invite.commission))
             standing, letter = masking.advertise(invite, standing, party=desk.party(context))
             return standing, letter.pack()
+
+        return _serve(desk, message, context, work)
+
+    @app.query("step")
+    def step(message: Message, context: Context) -> Message:
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            asked, invite = Step.unpack(parcel), masking.at_hand(standing)
+            errand = Errand("step", invite.job, asked.run, asked.round, trains=False, commission=invite.commission)
+            bench = desk.admit(context, errand)
+            standing, update = block.take_step(asked, bench.site, bench.trainer, standing)
+            return standing, update.pack()
 
         return _serve(desk, message, context, work)
 

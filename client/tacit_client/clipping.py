@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Gradients", "Outer", "Rows", "clipped_sums", "whole"]
+__all__ = ["Gradients", "Outer", "Rows", "clipped_sums", "exact", "whole"]
 
 _TINY = 1e-6  # keeps the quotient of clip norm and norm finite; as in Opacus
 
@@ -81,6 +81,15 @@ def whole(gradients: Gradients) -> Tensor:
     if isinstance(gradients, Rows):
         return torch.stack([gradients[i] for i in range(gradients.shape[0])])
     return gradients
+
+
+def exact(gradients: Gradients) -> Gradients:
+    """The same on the CPU in float64, in which norms and sums are right to twelve digits."""
+    if isinstance(gradients, Outer):
+        return Outer(gradients.left.cpu().double(), gradients.right.cpu().double())
+    if isinstance(gradients, Rows):
+        return Rows(gradients.examples.cpu(), gradients.rows.cpu(), gradients.values.cpu().double(), gradients.shape)
+    return gradients.cpu().double()
 
 
 def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float, persons: Tensor | None = None) -> list[Tensor]:

@@ -9,16 +9,33 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from tacit.codec import Malformed
 from tacit.errors import BadInput
-from tacit.secagg import client
+from tacit.secagg import block, client
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Party, Purpose, Round, Seen
 from tacit.secagg.states import Opened, Shared, State
-from tacit.wire import Ask, Invite, Letter
+from tacit.step import Step
+from tacit.wire import TRAIN, Ask, Invite, Letter
+from tacit_client.ledger import Release
 
-__all__ = ["LIFE", "Standing", "advertise", "announced", "approve", "cover", "enter", "share", "unmask"]
+__all__ = [
+    "LIFE",
+    "Standing",
+    "advertise",
+    "announced",
+    "approve",
+    "at_hand",
+    "begins_block",
+    "cover",
+    "enter",
+    "enter_step",
+    "share",
+    "unmask",
+]
 
 LIFE = 600.0
 """Seconds from stage 0 to stage 1 after which a partner has forgotten the round: the time that a server and its
@@ -32,18 +49,26 @@ class Standing:
     """Where a partner stands: in memory only, so that a restart in a round is a drop-out from it.
 
     Attributes:
-        state: of the round at hand, or None.
+        state: of the round or step at hand, or None.
         seen: the rounds it took part in.
         since: when the round at hand began, seconds of a clock that only goes up.
+        invite: to the block of steps at hand, or None.
+        begun: it, until the peers' shares are opened.
+        block: its steps that are still to come, from then on.
+        release: what the ledger was charged for it, before its first step.
     """
 
     state: State | None = None
     seen: Seen = field(default_factory=Seen)
     since: float = 0.0
+    invite: Invite | None = None
+    begun: block.BlockAdvertised | block.BlockShared | None = None
+    block: block.Block | None = None
+    release: Release | None = None
 
     def left(self) -> Standing:
         """Out of the round at hand: its secrets are let go of."""
-        return replace(self, state=None)
+        return Standing(seen=self.seen, since=self.since)
 
 
 def announced(invite: Invite) -> Round:
@@ -68,14 +93,45 @@ def advertise(invite: Invite, standing: Standing, *, party: Party) -> tuple[Stan
     if seen is None:
         found = "expected a round after those taken part in, found one of them or an earlier one"
         raise Abort(Stage.ADVERTISE, Reason.REPEATED, found)
+    if begins_block(invite, new):
+        _check_strangers(invite, new, party)
+        steps = invite.job.training.local_steps
+        begun, body = block.advertise(new, party, steps=steps, random=os.urandom)
+        return Standing(None, seen, time.monotonic(), invite, begun), Letter(party.name, body)
     state, body = client.advertise(new, party, random=os.urandom)
     return Standing(state, seen, time.monotonic()), Letter(party.name, body)
+
+
+def _check_strangers(invite: Invite, new: Round, party: Party) -> None:
+    """Partners that are not accepted peers may all be the server's, and their shares of the noise known to it."""
+    most = invite.job.aggregation.max_colluders
+    strangers = sum(m.identity != party.identity and not party.rules.accepts(m) for m in new.members)
+    if strangers > most:
+        found = f"expected at most aggregation.max_colluders {most} partners that are not accepted peers, found "
+        raise Abort(
+            Stage.ADVERTISE, Reason.STRANGERS, f"{found}{strangers}: the noise would be too little without them"
+        )
+
+
+def at_hand(standing: Standing) -> Invite:
+    """The invitation to the block at hand. Raises Abort where there is none."""
+    if standing.invite is None:
+        raise Abort(Stage.MASK, Reason.ORDER, "expected the stages of one round in their order, found another")
+    return standing.invite
+
+
+def begins_block(invite: Invite, new: Round) -> bool:
+    """Whether `new` is a block of steps whose keys are set up at once."""
+    return new.purpose == TRAIN and invite.job.privacy.mechanism == "distributed-dp-sgd"
 
 
 def share(letter: Letter, standing: Standing, *, party: Party) -> tuple[Standing, Letter]:
     """Stage 1. Raises Abort."""
     if time.monotonic() - standing.since > LIFE:
         raise Abort(Stage.SHARE, Reason.ORDER, f"expected everyone's keys within {LIFE:g} s, found them later")
+    if standing.invite is not None:
+        begun, body = block.share(standing.begun, letter.body, random=os.urandom)
+        return replace(standing, begun=begun), Letter(party.name, body)
     shared, body = client.share(standing.state, letter.body, random=os.urandom)
     return replace(standing, state=shared), Letter(party.name, body)
 
@@ -117,13 +173,38 @@ def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> O
     return client.open_shares(state, ask.inbox)
 
 
+def enter_step(asked: Step, standing: Standing) -> tuple[Standing, Opened]:
+    """A step of the block at hand, before any example is touched.
+
+    Raises:
+        Abort: no block at hand, or another; a step that does not come after those taken part in; a model of another
+            length; shares that are missing or do not open.
+
+    Guarantee: each step is entered once, in rising order, with keys of its own.
+    """
+    new = announced(at_hand(standing))
+    if (asked.run, asked.round, asked.attempt) != (new.run, new.number, new.attempt):
+        raise Abort(Stage.MASK, Reason.REQUEST, "expected a step of the block that was begun, found another's")
+    if len(asked.vector) != new.update:
+        found = f"expected a model of {new.update} entries, found {len(asked.vector)}"
+        raise Abort(Stage.MASK, Reason.REQUEST, found)
+    opened = standing.block
+    if opened is None:
+        if asked.inbox is None:
+            raise Abort(Stage.MASK, Reason.REQUEST, "expected the peers' shares with a block's first step, found none")
+        opened = block.open_shares(standing.begun, asked.inbox)
+    rest, state = block.step(opened, asked.step)
+    return replace(standing, state=state, begun=None, block=rest), state
+
+
 def cover(opened: Opened | None, ask: Ask, vector: MaskedVector, standing: Standing) -> tuple[Standing, bytes]:
     """Stage 2: mask `vector` in place, or leave it as it is where `opened` is None; gives what goes beside it.
 
     Raises:
         BadInput: a counter so large that the sum could wrap.
     """
-    if vector.counters.max(initial=0) >= _MOST:
+    signed = vector.counters.view(np.int64)  # counts with noise may be negative
+    if signed.max(initial=0) >= _MOST or signed.min(initial=0) <= -_MOST:
         # The server reads this: it tells no count.
         raise BadInput(f"expected counters below {_MOST}, found a larger one", hint="evaluate on fewer examples")
     if opened is None:

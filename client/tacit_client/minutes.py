@@ -6,6 +6,7 @@ The audit log is written before an answer leaves; where it can not be, nothing l
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
@@ -24,7 +25,12 @@ __all__ = ["Minutes", "declining"]
 
 _log = logging.getLogger(__name__)
 
-_RELEASES = {"train": "update-released", "evaluate": "sums-released", "statement": "statement-released"}
+_RELEASES = {
+    "train": "update-released",
+    "step": "step-released",
+    "evaluate": "sums-released",
+    "statement": "statement-released",
+}
 _DECLINED = {Behind: "ledger-behind", Tampered: "ledger-refused"}
 _CONFIGURED = "configuration-changed"
 _BUDGET = "epsilon_limit"
@@ -43,6 +49,7 @@ class Minutes:
         offered: the hash of the job that was first asked for in each run, over all processes of this partner.
         approved: that of the job that was granted for each run.
         denied: for each run that the budget had no room for, the rounds that it was asked for.
+        judged: evaluations that were answered in each run.
 
     Raises:
         Broken: the audit log is not as it was written.
@@ -55,11 +62,14 @@ class Minutes:
         self.approved: dict[str, str] = dict(charged)
         self.offered: dict[str, str] = dict(charged)
         self.denied: dict[str, int] = {}
+        self.judged: Counter[str] = Counter()
         for entry in audit.entries():
             if entry.event == "job-offered":
                 self.offered.setdefault(entry.facts["run"], entry.facts["job"])
             if entry.event == "job-granted":
                 self.approved[entry.facts["run"]] = entry.facts["job"]
+            if entry.event == _RELEASES["evaluate"]:
+                self.judged[entry.facts["run"]] += 1
             if entry.event == "refused":
                 self._remember(entry.facts)
             if entry.event == _CONFIGURED:
@@ -140,6 +150,7 @@ class Minutes:
         """
         if errand is not None and (event := _RELEASES.get(kind)):
             self.write(event, {**_named(errand), "round": errand.round, "ledger_row": row})
+            self.judged[_short(errand.run)] += kind == "evaluate"
         _log.info("answered %s in %.1f s", _what(kind, errand), seconds)
 
 

@@ -10,7 +10,9 @@ makes the per-example gradients; sampling, clipping, noise and divisor are ours,
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +24,13 @@ from tacit import vector as vectors
 from tacit.errors import BadInput
 from tacit.evaluate import evaluate
 from tacit.job import TrainingSection
-from tacit.metrics import Counters
+from tacit.metrics import LOSS_LIMIT, Counters
 from tacit.models.check import check_private
 from tacit.privacy.events import EXAMPLE
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Stream
 from tacit.tasks.task import Encoded, Task
-from tacit_client.clipping import clipped_sums
+from tacit_client.clipping import Gradients, clipped_sums, exact
 from tacit_client.gradients import PerExample
 from tacit_client.memory import keep_freed_memory
 from tacit_client.persons import Batch, Persons
@@ -74,6 +76,11 @@ class Shard:
         if self.persons is None:
             return Batch(sampling.poisson_sample(len(self), rate=rate))
         return self.persons.draw(sampling, rate=rate)
+
+    @property
+    def most(self) -> int:
+        """Examples that one unit gives to a step or an evaluation, at most."""
+        return 1 if self.persons is None else self.persons.most
 
     def take(self, indices: NDArray[np.int64]) -> Encoded:
         """The examples at `indices` (int64 `[m]`) of this shard."""
@@ -131,11 +138,7 @@ class Trainer:
         Poisson-sampled Gaussian mechanisms with the mechanism's rate and noise multiplier; it satisfies what
         `mechanism.event()` says, for the unit that it names.
         """
-        if mechanism.unit != shard.unit:
-            raise BadInput(
-                f"expected a mechanism for the unit {shard.unit}, found one for {mechanism.unit}",
-                hint="plan it for the data that is trained on",
-            )
+        self._check_unit(mechanism, shard)
         vectors.load(self.network, start)
         self._model.train()
         optimizer = _optimizer(self.network, training, learning_rate)
@@ -154,11 +157,62 @@ class Trainer:
             )
         return delta
 
-    def evaluate(self, start: NDArray[np.float32], shard: Shard, *, classes: int) -> Counters:
-        """The model `start` (float32 `[d]`) on all of `shard`. Raises BadInput on a wrong length."""
+    def clipped_sum(
+        self, start: NDArray[np.float32], shard: Shard, *, mechanism: Mechanism, sampling: Stream
+    ) -> NDArray[np.float64]:
+        """One step's sum of clipped gradients at the model `start` (float32 `[d]`), without any noise: float64 `[d]`.
+
+        Raises:
+            BadInput: a start of the wrong length, a mechanism for another unit, or a network with parameters that are
+                not trained.
+
+        Guarantee: one unit more or less moves the sum by at most `mechanism.max_grad_norm` in L2, up to the rounding of
+        float64. The sum itself protects nobody: the caller adds noise to it before it leaves (`tacit_client.block`).
+        """
+        self._check_unit(mechanism, shard)
+        parameters: list[Any] = list(self.network.parameters())  # Opacus hangs attributes on them
+        if not all(parameter.requires_grad for parameter in parameters):
+            raise BadInput(
+                "expected a network whose parameters are all trained with distributed-dp-sgd, found one that is not",
+                hint="set requires_grad=True on it, or use dp-sgd",
+            )
         vectors.load(self.network, start)
-        examples = shard.take(np.arange(len(shard)))
-        return evaluate(self.network, examples, task=self._task, classes=classes, device=self.device)
+        self._model.train()
+        total = np.zeros(len(start), dtype=np.float64)
+        for chunk in shard.draw(sampling, rate=mechanism.sampling_rate).chunks(self._max_physical_batch):
+            self._losses(shard, chunk).sum().backward()  # type: ignore[no-untyped-call]  # torch's
+            persons = None if chunk.persons is None else torch.from_numpy(chunk.persons)
+            gradients = [exact(found) for found in _gradients(parameters)]
+            sums = clipped_sums(gradients, max_norm=mechanism.max_grad_norm, persons=persons)
+            total += np.concatenate([found.reshape(-1).numpy() for found in sums])
+            for parameter in parameters:
+                parameter.grad_sample = None
+                parameter.grad = None
+        return total
+
+    def evaluate(
+        self,
+        start: NDArray[np.float32],
+        shard: Shard,
+        *,
+        classes: int,
+        rows: NDArray[np.int64] | None = None,
+        most: float = LOSS_LIMIT,
+    ) -> Counters:
+        """The model `start` (float32 `[d]`) on `rows` (int64 `[m]`) of `shard`, or all of it; a loss is `most` at most.
+
+        Raises BadInput on a wrong length.
+        """
+        vectors.load(self.network, start)
+        examples = shard.take(np.arange(len(shard)) if rows is None else rows)
+        return evaluate(self.network, examples, task=self._task, classes=classes, device=self.device, most=most)
+
+    def _check_unit(self, mechanism: Mechanism, shard: Shard) -> None:
+        if mechanism.unit != shard.unit:
+            raise BadInput(
+                f"expected a mechanism for the unit {shard.unit}, found one for {mechanism.unit}",
+                hint="plan it for the data that is trained on",
+            )
 
     def _private_step(self, optimizer: _PrivateOptimizer, shard: Shard, batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -214,14 +268,7 @@ class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no t
         Raises:
             BadInput: a trainable parameter that the network does not use.
         """
-        for parameter in self.params:
-            if parameter.grad_sample is None:
-                raise BadInput(
-                    f"expected a network that uses its parameters, found one of {list(parameter.shape)} left out",
-                    hint="remove that layer, or set requires_grad=False on it",
-                )
-        gradients = [parameter.grad_sample for parameter in self.params]
-        sums = clipped_sums(gradients, max_norm=self._mechanism.max_grad_norm, persons=persons)
+        sums = clipped_sums(_gradients(self.params), max_norm=self._mechanism.max_grad_norm, persons=persons)
         for parameter, clipped in zip(self.params, sums, strict=True):
             parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
         for parameter in self.params:
@@ -240,6 +287,18 @@ class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no t
                 total += parameter.summed_grad.view_as(parameter)
             parameter.grad = total.div_(self._mechanism.expected_batch)
         self.original_optimizer.step()
+
+
+def _gradients(parameters: Iterable[Any]) -> list[Gradients]:
+    """What Opacus hung on each parameter. Raises BadInput where that is nothing."""
+    found = [(parameter, parameter.grad_sample) for parameter in parameters]
+    for parameter, gradients in found:
+        if gradients is None:
+            raise BadInput(
+                f"expected a network that uses its parameters, found one of {list(parameter.shape)} left out",
+                hint="remove that layer, or set requires_grad=False on it",
+            )
+    return [gradients for _, gradients in found]
 
 
 def _colours_last(network: nn.Module) -> nn.Module:

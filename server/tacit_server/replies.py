@@ -14,12 +14,13 @@ from tacit.errors import BadInput
 from tacit.metrics import Counters
 from tacit.privacy.events import Event
 from tacit.quantize import Ring
+from tacit.scores import Scores
 from tacit.secagg.abort import Abort, Stage
 from tacit.secagg.messages import MaskedVector
 from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal, Statement, Update
 from tacit_server.transport import Failure
 
-__all__ = ["Answers", "Replies", "check_events", "collect", "listen", "mean", "tally"]
+__all__ = ["Answers", "Judged", "Replies", "check_events", "collect", "listen", "mean", "tally"]
 
 Answers = Iterable[tuple[str, Parcel | Failure]]
 
@@ -31,6 +32,7 @@ class Replies:
     Attributes:
         deltas: what the server optimiser is handed: the mean alone, or every update where a strategy needs them; None
             where the round is abandoned.
+        vector: the model after a block of steps; None where none of them was taken.
         needed: replies without which it is.
         reason: why it is, where that is more than too few replies.
         counted: partners in the mean.
@@ -39,6 +41,8 @@ class Replies:
         refusals: why a partner declined.
         failures: why an answer counts for nothing.
         clipped: partners whose update was shrunk.
+        steps: of a block that were taken.
+        missed: steps of a block, by partner, in whose sum it was not.
         seconds_training: of all partners together.
         seconds_adding: of the server, for sums and masks.
         seconds_secagg: from the first message of secure aggregation to its sum, but for the stage of training.
@@ -46,6 +50,7 @@ class Replies:
 
     needed: int
     deltas: list[NDArray[np.floating]] | None = None
+    vector: NDArray[np.float32] | None = None
     reason: str | None = None
     counted: set[str] = field(default_factory=set)
     stayed: set[str] = field(default_factory=set)
@@ -53,6 +58,8 @@ class Replies:
     refusals: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     clipped: int = 0
+    steps: int = 0
+    missed: dict[str, int] = field(default_factory=dict)
     seconds_training: float = 0.0
     seconds_adding: float = 0.0
     seconds_secagg: float = 0.0
@@ -118,14 +125,37 @@ def mean(total: MaskedVector, ask: Ask) -> NDArray[np.float64]:
     return ring.decode(total.update, weight=int(total.counters[0]) / job.full_weight)
 
 
-def tally(answers: Answers, *, classes: int) -> Counters:
+@dataclass(frozen=True)
+class Judged:
+    """What comes back from an evaluation.
+
+    Attributes:
+        counters: the sum over the partners' held-out examples, with the noise of those who add any; None where there is
+            none.
+        events: what each partner that adds noise has released in this run, as it said.
+    """
+
+    counters: Counters | None
+    events: dict[str, tuple[Event, ...]]
+
+    def scores(self) -> Scores | None:
+        """None where nobody holds any example, or noise hides how many."""
+        with suppress(BadInput):
+            return None if self.counters is None else self.counters.summary()
+        return None
+
+
+def tally(answers: Answers, ask: Ask, *, classes: int) -> Judged:
     """The sum over the partners' held-out examples."""
-    total = Counters.zeros(classes)
-    for _, parcel in answers:
+    total, events = Counters.zeros(classes), dict[str, tuple[Event, ...]]()
+    for name, parcel in answers:
         if isinstance(parcel, Parcel) and parcel.scalars.get("kind") == "update":
             with suppress(BadInput):  # a score that can not be read counts no example
-                total += Counters.from_vector(Update.unpack(parcel).vector.counters, classes=classes)
-    return total
+                answer = Update.unpack(parcel)
+                check_events(answer.events, ask=ask)
+                total += Counters.from_vector(answer.vector.counters, classes=classes)
+                events |= {name: answer.events} if answer.events else {}
+    return Judged(total, events)
 
 
 def listen(answers: Answers, *, ask: Ask) -> dict[str, Statement | str]:
@@ -152,14 +182,16 @@ def _stated(parcel: Parcel | Failure, *, name: str, ask: Ask) -> Statement | str
 
 
 def check_events(events: tuple[Event, ...], *, ask: Ask) -> None:
-    """Raises BadInput where a partner tells of more steps than it was ever asked for."""
-    most = ask.job.training.local_steps * ask.round * ask.attempt
-    steps = sum(event.steps for event in events)
-    if steps > most:
-        raise BadInput(
-            f"expected at most {most} steps in the events, found {steps}",
-            hint="install the same version of tacit on both sides",
-        )
+    """Raises BadInput where a partner tells of more steps, or evaluations, than it was ever asked for."""
+    rounds = ask.round * ask.attempt
+    judged = sum(event.steps for event in events if event.kind == "metrics")
+    steps = sum(event.steps for event in events) - judged
+    for found, most, what in ((steps, ask.job.training.local_steps * rounds, "steps"), (judged, rounds, "evaluations")):
+        if found > most:
+            raise BadInput(
+                f"expected at most {most} {what} in the events, found {found}",
+                hint="install the same version of tacit on both sides",
+            )
 
 
 def _check(update: Update, *, name: str, ask: Ask) -> None:

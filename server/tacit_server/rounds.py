@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from tacit.errors import JobFailed
 from tacit.job import Job
-from tacit.metrics import Counters, Scores
+from tacit.metrics import Counters
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
 from tacit.wire import EVALUATE, STATEMENT, TRAIN, Ask, Hello, Parcel, Statement
+from tacit_server.block import train_block
 from tacit_server.checkpoint import Best, RunState
-from tacit_server.replies import Answers, Replies, collect, listen, tally
+from tacit_server.replies import Answers, Judged, Replies, collect, listen, tally
 from tacit_server.roll import Roster, ask_names, present
 from tacit_server.secagg import Cohort, collect_masked, tally_masked
 from tacit_server.transport import News, exchange, wait_for_nodes
@@ -83,7 +84,8 @@ def federate(grid: Grid, setup: Setup, state: RunState) -> RunState:
     """
     job = setup.job
     roster = Roster() if setup.waits else _greet(grid, setup)
-    optimizer = ServerOptimizer(job.training, state.vector)
+    stepwise = job.privacy.mechanism == "distributed-dp-sgd"
+    optimizer = ServerOptimizer(job.training, state.vector, stepwise=stepwise)
     optimizer.restore(state.optimizer)
     while state.round < job.training.rounds and not _patience_is_over(job, state):
         roster = _refresh(grid, setup, roster)
@@ -99,19 +101,20 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
     cohort = _choose(setup, roster, number)
 
     ask = _ask(setup, state, number, cohort=len(cohort))
-    replies = _train(grid, setup, ask, cohort, single=optimizer.single) if cohort else _nobody(setup.job, roster)
+    replies = _train(grid, setup, ask, cohort, optimizer) if cohort else _nobody(setup.job, roster)
     trained = time.perf_counter()
 
-    done = replies.deltas is not None
-    vector = state.vector if replies.deltas is None else optimizer.step(number, state.vector, replies.deltas)
+    done = replies.vector is not None or replies.deltas is not None
+    vector = _updated(state, replies, optimizer)
     updated = time.perf_counter()
 
     due = number % setup.job.evaluation.every == 0 or number == setup.job.training.rounds
     test = setup.test(vector).summary() if due and setup.test else None
-    federated = _judge(grid, setup, replace(ask, vector=vector), cohort) if due and cohort else None
+    judged = _judge(grid, setup, replace(ask, vector=vector), cohort) if due and cohort else Judged(None, {})
+    federated = judged.scores()
     evaluated = time.perf_counter()
 
-    events = state.events | replies.events
+    events = state.events | replies.events | judged.events
     line: dict[str, Any] = {
         "round": number,
         "attempt": state.attempt,
@@ -124,8 +127,10 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
         "dropouts": replies.lost(partner.name for partner in cohort.values()),
         "failures": replies.failures,
         "refusals": replies.refusals,
-        "test": _json(test),
-        "federated": _json(federated),
+        "steps": replies.steps,
+        "missed": replies.missed,
+        "test": None if test is None else test.to_json(),
+        "federated": None if federated is None else federated.to_json(),
         "epsilon_by_partner": _epsilons(setup.job, events),
         "seconds": {
             "train": trained - started - replies.seconds_adding - replies.seconds_secagg,
@@ -204,22 +209,29 @@ def _nobody(job: Job, roster: Roster) -> Replies:
     return Replies(job.aggregation.needed(least), reason=reason)
 
 
-def _train(grid: Grid, setup: Setup, ask: Ask, cohort: Roster, *, single: bool) -> Replies:
+def _updated(state: RunState, replies: Replies, optimizer: ServerOptimizer) -> NDArray[np.float32]:
+    """The next global model; the same one where the round was abandoned."""
+    if replies.vector is not None:
+        return replies.vector
+    return state.vector if replies.deltas is None else optimizer.step(state.round + 1, state.vector, replies.deltas)
+
+
+def _train(grid: Grid, setup: Setup, ask: Ask, cohort: Roster, optimizer: ServerOptimizer) -> Replies:
+    if setup.job.privacy.mechanism == "distributed-dp-sgd":
+        return train_block(_cohort(grid, setup, ask, TRAIN, cohort), ask, optimizer)
     if setup.job.aggregation.secure:
         return collect_masked(_cohort(grid, setup, ask, TRAIN, cohort), ask)
     answers = _answers(grid, setup, ask, TRAIN, cohort)
-    return collect(answers, ask, single=single)
+    return collect(answers, ask, single=optimizer.single)
 
 
-def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Scores | None:
-    """Federated scores: the sum over the cohort's held-out examples, or None where nobody holds any."""
+def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Judged:
+    """The sum over the cohort's held-out examples."""
     if not setup.job.evaluation.partner_holdout:
-        return None
+        return Judged(None, {})
     if setup.job.aggregation.secure:
-        total = tally_masked(_cohort(grid, setup, ask, EVALUATE, cohort), ask, classes=setup.classes)
-    else:
-        total = tally(_answers(grid, setup, ask, EVALUATE, cohort), classes=setup.classes)
-    return total.summary() if total is not None and total.confusion.sum() else None
+        return tally_masked(_cohort(grid, setup, ask, EVALUATE, cohort), ask, classes=setup.classes)
+    return tally(_answers(grid, setup, ask, EVALUATE, cohort), ask, classes=setup.classes)
 
 
 def _close(grid: Grid, setup: Setup, state: RunState, roster: Roster) -> RunState:
@@ -238,16 +250,17 @@ def _answers(grid: Grid, setup: Setup, ask: Ask, kind: str, cohort: Roster) -> A
 
 
 def _cohort(grid: Grid, setup: Setup, ask: Ask, purpose: str, cohort: Roster) -> Cohort:
-    group = _group(ask, purpose)
     return Cohort(
         identities={partner.name: partner.identity for partner in cohort.values()},
-        send=lambda parcels, kind, working: _send(grid, setup, cohort, parcels, kind, group=group, working=working),
+        send=lambda parcels, kind, working, step=0: _send(
+            grid, setup, cohort, parcels, kind, group=_group(ask, purpose, step=step), working=working
+        ),
     )
 
 
-def _group(ask: Ask, purpose: str) -> str:
+def _group(ask: Ask, purpose: str, *, step: int = 0) -> str:
     """Flower's group id: what a message belongs to, for logs and for simulated faults."""
-    return f"{ask.round}.{ask.attempt}.{purpose}"
+    return f"{ask.round}.{ask.attempt}.{f'{step}.' if step else ''}{purpose}"
 
 
 def _send(
@@ -272,18 +285,6 @@ def _follow(job: Job, state: RunState, line: dict[str, Any]) -> RunState:
 
 def _patience_is_over(job: Job, state: RunState) -> bool:
     return 0 < job.evaluation.patience <= state.stale
-
-
-def _json(scores: Scores | None) -> dict[str, Any] | None:
-    if scores is None:
-        return None
-    return {
-        "examples": scores.examples,
-        "accuracy": scores.accuracy,
-        "loss": scores.loss,
-        "macro_f1": scores.macro_f1,
-        "confusion": [list(row) for row in scores.confusion],
-    }
 
 
 def _epsilons(job: Job, events: dict[str, tuple[Event, ...]]) -> dict[str, float]:

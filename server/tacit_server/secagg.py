@@ -6,8 +6,11 @@ Each has a bounded wait, and who is late has dropped out. The protocol itself is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 from tacit.errors import BadInput
 from tacit.metrics import Counters
@@ -31,9 +34,15 @@ from tacit.wire import (
     Parcel,
     Update,
 )
-from tacit_server.replies import Answers, Replies, check_events
+from tacit_server.replies import Answers, Judged, Replies, check_events
 
-__all__ = ["Cohort", "collect_masked", "tally_masked"]
+__all__ = ["Cohort", "Send", "collect_masked", "letters", "note", "place_of", "tally_masked"]
+
+
+class Send(Protocol):
+    """How parcels reach the partners; `step` is 0 but in the steps of a block."""
+
+    def __call__(self, parcels: Mapping[str, Parcel], kind: str, working: bool, *, step: int = 0) -> Answers: ...
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,16 @@ class Cohort:
 
     Attributes:
         identities: Ed25519 keys by name.
-        send: sends parcels by name, with Flower's message type and whether partners compute before they answer;
-            gives the answers as they come.
+        send: sends parcels by name, with Flower's message type, whether partners compute before they answer, and the
+            step of a block; gives the answers as they come.
     """
 
     identities: Mapping[str, PublicKey]
-    send: Callable[[Mapping[str, Parcel], str, bool], Answers]
+    send: Send
+
+    def at(self, step: int) -> Cohort:
+        """The same in one step of a block."""
+        return replace(self, send=partial(self.send, step=step))
 
     def open(self, ask: Ask, *, purpose: Purpose, update: int, counters: int) -> Round:
         """The round that these partners are invited to."""
@@ -71,16 +84,14 @@ def collect_masked(cohort: Cohort, ask: Ask) -> Replies:
     return replies
 
 
-def tally_masked(cohort: Cohort, ask: Ask, *, classes: int) -> Counters | None:
-    """The sum over the survivors' held-out examples, or None where too few survived."""
+def tally_masked(cohort: Cohort, ask: Ask, *, classes: int) -> Judged:
+    """The sum over the survivors' held-out examples, or none where too few survived."""
     replies = Replies(ask.job.aggregation.needed(ask.cohort))
     total = _sum(cohort, ask, replies, purpose="evaluate", counters=Counters.length(classes))
-    if total is None:
-        return None
-    try:
-        return Counters.from_vector(total.counters, classes=classes)
-    except BadInput:  # somebody's sums were of no examples
-        return None
+    events = {name: told for name, told in replies.events.items() if told}
+    with suppress(BadInput):  # somebody's sums were of no examples
+        return Judged(None if total is None else Counters.from_vector(total.counters, classes=classes), events)
+    return Judged(None, events)
 
 
 def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counters: int) -> server.Sum | None:
@@ -91,21 +102,21 @@ def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counte
         return _stages(cohort, ask, new, replies)
     except Abort as error:
         replies.reason = error.message
-        _note(replies, new, error.rejected)
+        note(replies, new, error.rejected)
         return None
 
 
 def _stages(cohort: Cohort, ask: Ask, new: Round, replies: Replies) -> server.Sum:
     started = time.perf_counter()
     invite = Invite(ask.job, new.encode(), ask.commission).pack()
-    adverts = _letters(cohort, new, replies, ADVERTISE, dict.fromkeys(range(len(new.members)), invite))
+    adverts = letters(cohort, new, replies, ADVERTISE, dict.fromkeys(range(len(new.members)), invite))
     admitted, roster = server.admit(new, adverts)
-    _note(replies, new, admitted.rejected)
+    note(replies, new, admitted.rejected)
 
     letter = Letter("server", roster).pack()
-    envelopes = _letters(cohort, new, replies, SHARE, dict.fromkeys(admitted.adverts, letter))
+    envelopes = letters(cohort, new, replies, SHARE, dict.fromkeys(admitted.adverts, letter))
     gathering, inboxes = server.route(admitted, envelopes, request=ask.request())
-    _note(replies, new, gathering.rejected)
+    note(replies, new, gathering.rejected)
 
     opened = time.perf_counter()
     _gather(cohort, ask, replies, gathering, inboxes)
@@ -113,32 +124,30 @@ def _stages(cohort: Cohort, ask: Ask, new: Round, replies: Replies) -> server.Su
     gathered = time.perf_counter()
 
     letter = Letter("server", survivors).pack()
-    agreements = _letters(cohort, new, replies, AGREE, dict.fromkeys(listed.survivors, letter))
+    agreements = letters(cohort, new, replies, AGREE, dict.fromkeys(listed.survivors, letter))
     confirmed, quorum = server.confirm(listed, agreements)
-    _note(replies, new, confirmed.rejected)
+    note(replies, new, confirmed.rejected)
 
     letter = Letter("server", quorum).pack()
-    reveals = _letters(cohort, new, replies, UNMASK, dict.fromkeys(confirmed.agreed, letter))
+    reveals = letters(cohort, new, replies, UNMASK, dict.fromkeys(confirmed.agreed, letter))
     unmasking = time.perf_counter()
     total = server.finish(confirmed, reveals)
-    _note(replies, new, total.rejected)
+    note(replies, new, total.rejected)
     replies.counted = {new.members[i].name for i in total.survivors}
     replies.seconds_adding += time.perf_counter() - unmasking
     replies.seconds_secagg = time.perf_counter() - gathered + opened - started
     return total
 
 
-def _letters(
-    cohort: Cohort, new: Round, replies: Replies, kind: str, parcels: Mapping[int, Parcel]
-) -> dict[int, bytes]:
-    """Send by position, and take the answers in."""
+def letters(cohort: Cohort, new: Round, replies: Replies, kind: str, parcels: Mapping[int, Parcel]) -> dict[int, bytes]:
+    """Send letters by position, and take the answers in, by position too; `replies` notes who gave none, and why."""
     found: dict[int, bytes] = {}
 
     def take(name: str, parcel: Parcel) -> None:
         letter = Letter.unpack(parcel)
         if letter.name != name:
             raise BadInput(f"expected a letter of {name}, found one of {letter.name}", hint="rename one partner")
-        found[_place(new, name)] = letter.body
+        found[place_of(new, name)] = letter.body
 
     named = {new.members[i].name: parcel for i, parcel in parcels.items()}
     replies.read(cohort.send(named, kind, False), take)
@@ -163,7 +172,7 @@ def _gather(
         check_events(answer.events, ask=ask)
         started = time.perf_counter()
         try:
-            server.gather(gathering, _place(new, name), answer.vector, answer.presence)
+            server.gather(gathering, place_of(new, name), answer.vector, answer.presence)
         except Abort as error:
             raise BadInput(error.message, hint=error.hint) from None
         replies.events[name] = answer.events
@@ -174,11 +183,13 @@ def _gather(
     replies.stayed = {new.members[i].name for i in gathering.survivors}
 
 
-def _note(replies: Replies, new: Round, rejected: Mapping[int, Abort]) -> None:
+def note(replies: Replies, new: Round, rejected: Mapping[int, Abort]) -> None:
+    """Keep why answers count for nothing, under the partners' names."""
     replies.failures.update({new.members[i].name: error.message for i, error in rejected.items()})
 
 
-def _place(new: Round, name: str) -> int:
+def place_of(new: Round, name: str) -> int:
+    """The position of `name`. Raises BadInput where it has none."""
     place = new.position(name)
     if place is None:
         raise BadInput("expected an answer of the cohort, found another's", hint="check the roster")

@@ -29,11 +29,13 @@ class ServerOptimizer:
     Args:
         training: names the strategy and its options.
         start: the first global model, float32 `[d]`.
+        stepwise: for `descend`: the strategy that takes the steps of `training.optimizer`.
     """
 
-    def __init__(self, training: TrainingSection, start: Vector) -> None:
+    def __init__(self, training: TrainingSection, start: Vector, *, stepwise: bool = False) -> None:
         self.single = training.server_strategy in NEEDS_SINGLE_UPDATES
-        self._strategy = _strategy(training.server_strategy, training.server_options)
+        named = _strategy(training.server_strategy, training.server_options)
+        self._strategy = _stepwise(training) if stepwise else named
         if isinstance(self._strategy, flower.FedAvgM):
             self._strategy.current_arrays = _record(start)
 
@@ -58,6 +60,26 @@ class ServerOptimizer:
                 hint="lower training.learning_rate or the server's step size",
             )
         return vector
+
+    def descend(self, count: int, current: Vector, gradient: NDArray[np.float64], *, learning_rate: float) -> Vector:
+        """The model after one step along `gradient`: that of torch's SGD with momentum, or of Adam.
+
+        Args:
+            count: steps of the run, this one among them, for Adam's correction of its first steps.
+            current: the model, float32 `[d]`.
+            gradient: float64 `[d]`.
+            learning_rate: of this step.
+
+        Raises:
+            JobFailed: as `step`.
+        """
+        strategy = self._strategy
+        if isinstance(strategy, flower.FedAvgM):
+            strategy.server_learning_rate, strategy.server_opt = learning_rate, True
+            strategy.current_arrays = _record(current.astype(np.float64))
+        if isinstance(strategy, flower.FedAdam):
+            strategy.eta = learning_rate
+        return self.step(count - 1, current, [-gradient])  # Flower's FedAdam counts from the round after
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """What must survive a restart, as arrays by name."""
@@ -101,6 +123,15 @@ _STRATEGIES: dict[str, Callable[..., flower.FedAvg]] = {
 
 def _strategy(name: str, options: Mapping[str, float]) -> flower.FedAvg:
     return _STRATEGIES[name](**{key: int(value) if key in _WHOLE else value for key, value in options.items()})
+
+
+def _stepwise(training: TrainingSection) -> flower.FedAvg:
+    """Flower's strategies of the same formulas, whose "update" is one gradient."""
+    match training.optimizer:
+        case "sgd":
+            return flower.FedAvgM(server_learning_rate=training.learning_rate, server_momentum=training.momentum)
+        case "adam":
+            return flower.FedAdam(eta=training.learning_rate, beta_1=0.9, beta_2=0.999, tau=1e-8)
 
 
 def _record(vector: NDArray[np.floating]) -> ArrayRecord:

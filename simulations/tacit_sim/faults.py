@@ -8,6 +8,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from tacit.privacy.randomness import Randomness
+from tacit.step import STEP
 from tacit.wire import ADVERTISE, AGREE, SHARE, TRAIN, UNMASK
 
 __all__ = ["VANISHED", "vanishing"]
@@ -21,20 +22,24 @@ _CODE = 0  # Flower's error code for an unknown cause
 # ledger charged and its answer lost.
 _CLEAR = ((TRAIN, False), (TRAIN, True))
 _SECURE = ((ADVERTISE, False), (SHARE, False), (TRAIN, False), (TRAIN, True), (AGREE, False), (UNMASK, False))
-_ORDER = (ADVERTISE, SHARE, TRAIN, AGREE, UNMASK)
+_STEPS = ((STEP, False), (STEP, True), (AGREE, False), (UNMASK, False))
+_ORDER = (ADVERTISE, SHARE, TRAIN, STEP, AGREE, UNMASK)
 
 
-def vanishing(*, chance: float, randomness: Randomness, name: Callable[[Context], str], secure: bool) -> Mod:
+def vanishing(
+    *, chance: float, randomness: Randomness, name: Callable[[Context], str], secure: bool, blocks: bool = False
+) -> Mod:
     """A Flower mod under which a partner vanishes in a round of training with probability `chance`.
 
-    It vanishes at a random stage and stays away for the rest of that round's training. Decided by seed, partner, round
-    and attempt: the same under every engine.
+    It vanishes at a random stage and stays away for the rest of that round's training. Where rounds are `blocks` of
+    steps it does so in each step, and is back for the next. Decided by seed, partner, round, attempt and step: the same
+    under every engine.
     """
-    places = _SECURE if secure else _CLEAR
+    places = _STEPS if blocks else _SECURE if secure else _CLEAR
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         kind, group = message.metadata.message_type, message.metadata.group_id
-        if kind not in _ORDER or not group.endswith(TRAINING):
+        if kind not in _ORDER or not group.endswith(TRAINING) or (blocks and kind in (ADVERTISE, SHARE)):
             return call_next(message, context)
         drawn = randomness.stream("dropout", name(context), group).uniform(2)
         place, late = places[int(drawn[1] * len(places))]

@@ -156,7 +156,8 @@ def client_app(spec: Spec) -> ClientApp:
     if job.simulation.dropout:
         randomness = Randomness(job.simulation.seed)
         chance, secure = job.simulation.dropout, job.aggregation.secure
-        mods.append(vanishing(chance=chance, randomness=randomness, name=_partner, secure=secure))
+        blocks = job.privacy.mechanism == "distributed-dp-sgd"
+        mods.append(vanishing(chance=chance, randomness=randomness, name=_partner, secure=secure, blocks=blocks))
     desk = Desk(
         name=_partner,
         admit=lambda context, errand: _admit(spec, context, errand),
