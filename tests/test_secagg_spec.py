@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import textwrap
+from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +16,14 @@ import pytest
 
 from tacit.secagg import constants, graph
 from tacit.secagg.abort import Reason, Stage
+from tacit.secagg.block.messages import BlockAdvert, BlockEnvelopes, BlockInbox, BlockRoster
 from tacit.secagg.graph import default_threshold, edge_chance
 from tacit.secagg.keys import Digest, PublicKey, Secret, Signature
 from tacit.secagg.labels import USAGES
 from tacit.secagg.messages import (
     Advert,
     Agreement,
+    Complete,
     Envelopes,
     Inbox,
     Presence,
@@ -52,13 +55,13 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_the_excerpts_are_many():
-    assert len(EXCERPTS) == SPEC.count("```python") == 21
+    assert len(EXCERPTS) == SPEC.count("```python") == 24
     named = {(module, name) for module, name, _ in EXCERPTS}
-    assert len(named) == 21
+    assert len(named) == 24
     bindings = importlib.import_module("tacit.secagg.bindings").__all__
     assert {("bindings", name) for name in bindings} <= named
     assert {("checks", "check_company"), ("checks", "check_presences"), ("labels", "label")} <= named
-    assert {("run", "aggregate"), ("client", "mask")} <= named
+    assert {("run", "aggregate"), ("client", "mask"), ("complete", "reveal")} <= named
 
 
 @pytest.mark.parametrize(("module", "name", "shown"), EXCERPTS, ids=[f"{m}.{n}" for m, n, _ in EXCERPTS])
@@ -129,7 +132,7 @@ def test_every_usage_of_a_label_stands_in_the_table_with_its_parts():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "label"
     ]
-    assert len(calls) == len(table) == 10
+    assert len(calls) == len(table) == 12
     for call in calls:
         usage = ast.literal_eval(call.args[0])
         assert len(call.args) - 1 == len(table[usage]), usage
@@ -153,16 +156,26 @@ def test_every_function_of_both_sides_has_a_stage():
     assert [cells[0] for cells in rows("## Stages of the server")] == [stage.value for stage in Stage]
 
 
+def test_every_function_of_a_block_is_named():
+    block = importlib.import_module("tacit.secagg.block")
+    _, _, below = SPEC.partition("\n## A block of steps\n")
+    below = below.partition("\n## Constants\n")[0]
+    assert set(re.findall(r"`block\.(\w+)`", below)) == {name for name in block.__all__ if name.islower()}
+    assert {"`BlockAdvertised`", "`BlockShared`", "`Block`"} <= set(re.findall(r"`\w+`", below))
+
+
 def _size(text: str, **counts: int) -> int:
-    """`42 + 4 u` with the counts put in."""
+    """`42 + 4 u + 66 k m` with the counts put in."""
     total = 0
     for term in text.split(" + "):
-        factor = re.fullmatch(r"(\d+)? ?([a-z])?", term)
-        assert factor is not None, text
-        total += int(factor[1] or 1) * (counts[factor[2]] if factor[2] else 1)
+        assert re.fullmatch(r"(\d+|[a-z])( [a-z])*", term), text
+        total += prod(int(factor) if factor.isdigit() else counts[factor] for factor in term.split())
     return total
 
 
+MASKS = (PublicKey(bytes(32)),) * 3
+BLOCK = BlockAdvert(0, PublicKey(bytes(32)), MASKS, Signature(bytes(64)))
+ENVELOPE = bytes(3 * 66 + 16)
 ADVERT = Advert(0, PublicKey(bytes(32)), PublicKey(bytes(32)), Signature(bytes(64)))
 SIGNED = Signature(bytes(64))
 MESSAGES: list[tuple[Any, dict[str, int]]] = [
@@ -175,6 +188,11 @@ MESSAGES: list[tuple[Any, dict[str, int]]] = [
     (Agreement(0, SIGNED), {}),
     (Quorum((Agreement(0, SIGNED), Agreement(1, SIGNED))), {"u": 2}),
     (Reveal(0, ((0, Secret(bytes(33))), (1, Secret(bytes(33))), (2, Secret(bytes(33))))), {"k": 3}),
+    (BLOCK, {"m": 3}),
+    (BlockRoster((BLOCK, BLOCK)), {"m": 3, "u": 2}),
+    (BlockEnvelopes(0, (CONTEXT, CONTEXT, CONTEXT), ((1, ENVELOPE), (2, ENVELOPE))), {"m": 3, "k": 2}),
+    (BlockInbox(3, (0, 1, 2, 3, 4), ((1, ENVELOPE), (3, ENVELOPE))), {"m": 3, "u": 5, "k": 2}),
+    (Complete(CONTEXT), {}),
 ]
 
 
@@ -197,8 +215,8 @@ def _laid_out(table: list[list[str]], counts: dict[str, int]) -> int:
 
 def test_every_kind_of_message_has_a_table():
     kinds = {message.KIND for message, _ in MESSAGES}
-    assert kinds == set(range(1, 10))
-    assert len(re.findall(r"^Kind \d, stage", SPEC, re.MULTILINE)) == 9
+    assert kinds == set(range(1, 15))
+    assert len(re.findall(r"^Kind \d+, stage", SPEC, re.MULTILINE)) == 14
 
 
 def test_a_round_is_as_long_as_its_table():

@@ -86,7 +86,7 @@ def test_states_do_not_change(honest):
 
 def test_every_record_is_frozen_and_those_with_secrets_are_not_printed():
     found = {cls for module in (messages, rounds, server, states) for cls in vars(module).values() if is_dataclass(cls)}
-    assert len(found) == 28
+    assert len(found) == 29
     assert all(cls.__dataclass_params__.frozen for cls in found)
     bare = {cls.__name__ for cls in found if not cls.__dataclass_params__.repr}
     records = {"Confirmed", "Gathering", "Listed", "MaskedVector", "Party", "Reveal", "Sum"}
@@ -105,6 +105,7 @@ def test_own_secrets_are_gone_once_masked():
         "needed",
         "held",
         "present",
+        "step",
     }
     assert {field.name for field in fields(Agreed)} == {"masked", "survivors"}
     assert not fields(Done)

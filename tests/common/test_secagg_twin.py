@@ -254,7 +254,7 @@ def test_the_sum_is_that_of_the_plain_vectors(twin):
 
 def test_labels_keys_and_seals():
     found = load("primitives")
-    assert len(found["label"]) == 13
+    assert len(found["label"]) == 15
     for case in found["label"]:
         parts = [bytes.fromhex(v) if k == "bytes" else v for part in case["parts"] for k, v in part.items()]
         assert label(case["usage"], *parts).hex() == case["label"]

@@ -11,12 +11,14 @@ from tacit.secagg.round import Round
 __all__ = [
     "advert_text",
     "agreement_text",
+    "block_text",
     "commitment",
     "pair_key",
     "presence_text",
     "seed_key",
     "session_of",
     "share_address",
+    "step_of",
 ]
 
 
@@ -25,9 +27,19 @@ def advert_text(new: Round, *, sender: int, share_key: PublicKey, mask_key: Publ
     return label("advert", new.context, sender, share_key, mask_key)
 
 
+def block_text(new: Round, *, sender: int, share_key: PublicKey, mask_keys: tuple[PublicKey, ...]) -> bytes:
+    """What a partner signs in stage 0 of a block: a mask key for each step."""
+    return label("block", new.context, sender, share_key, *mask_keys)
+
+
 def session_of(new: Round, roster: bytes) -> Digest:
     """Hash of the round and of the keys of everyone in it, which all that follows stage 0 is bound to."""
     return digest(label("session", new.context, roster))
+
+
+def step_of(session: Digest, *, number: int) -> Digest:
+    """What a step of a block has for its `session`: commitments, masks and signatures of one step are of no other."""
+    return digest(label("step", session, number))
 
 
 def share_address(session: Digest, *, sender: int, receiver: int) -> bytes:

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol, TypeVar
 
 from tacit.secagg.abort import Abort, Reason, Stage
-from tacit.secagg.bindings import advert_text, presence_text
+from tacit.secagg.bindings import presence_text
 from tacit.secagg.constants import COLLUDERS, EDGE_UNIT
-from tacit.secagg.keys import verifies
-from tacit.secagg.messages import Advert, Presence
+from tacit.secagg.keys import PublicKey, Signature, verifies
+from tacit.secagg.messages import Presence
 from tacit.secagg.round import Party, Round
 from tacit.secagg.states import Masked
 
-__all__ = ["check_adverts", "check_company", "check_holders", "check_list", "check_presences", "check_round"]
+__all__ = [
+    "check_adverts",
+    "check_company",
+    "check_holders",
+    "check_list",
+    "check_presences",
+    "check_round",
+    "check_state",
+]
+
+
+class _Advert(Protocol):
+    @property
+    def sender(self) -> int: ...
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def keys(self) -> tuple[PublicKey, ...]: ...
+
+
+A = TypeVar("A", bound=_Advert)
+S = TypeVar("S")
+
+
+def check_state(state: object, kind: type[S], stage: Stage) -> S:
+    """`state`, which is of the kind that awaits the step at hand."""
+    if not isinstance(state, kind):
+        found = f"expected a partner in state {kind.__name__}, found {type(state).__name__}"
+        raise Abort(stage, Reason.ORDER, found)
+    return state
 
 
 def check_round(new: Round, party: Party) -> int:
@@ -52,8 +82,12 @@ def check_company(new: Round, party: Party, positions: Collection[int], *, stage
         raise Abort(stage, Reason.STRANGERS, found)
 
 
-def check_adverts(new: Round, adverts: Mapping[int, Advert], *, own: Advert) -> None:
-    """Everyone's keys are signed, new, enough, and the own ones unchanged."""
+def check_adverts(new: Round, adverts: Mapping[int, A], *, own: A, text: Callable[[A], bytes]) -> None:
+    """Everyone's keys are signed, new, enough, and the own ones unchanged.
+
+    Args:
+        text: what the sender of an advert signed.
+    """
     stage = Stage.SHARE
     if adverts.get(own.sender) != own:
         raise Abort(stage, Reason.OWN_KEYS, "expected the own keys among all, found them changed or missing")
@@ -61,12 +95,11 @@ def check_adverts(new: Round, adverts: Mapping[int, Advert], *, own: Advert) -> 
         raise Abort(stage, Reason.NOT_LISTED, f"expected positions below {len(new.members)}, found {max(adverts)}")
     if len(adverts) < new.threshold:
         raise Abort(stage, Reason.TOO_FEW, f"expected keys of at least {new.threshold} partners, found {len(adverts)}")
-    keys = [key for advert in adverts.values() for key in (advert.share_key, advert.mask_key)]
+    keys = [key for advert in adverts.values() for key in advert.keys]
     if len(set(keys)) != len(keys):
         raise Abort(stage, Reason.DUPLICATE, "expected keys of their own from all, found one twice")
     for i, advert in adverts.items():
-        text = advert_text(new, sender=i, share_key=advert.share_key, mask_key=advert.mask_key)
-        if not verifies(advert.signature, identity=new.members[i].identity, message=text):
+        if not verifies(advert.signature, identity=new.members[i].identity, message=text(advert)):
             name = new.members[i].name
             raise Abort(stage, Reason.SIGNATURE, f"expected keys signed by {name}, found another signature")
 

@@ -12,7 +12,6 @@ caller lets go of the state, which is all that holds the round's secrets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from tacit.secagg.abort import Abort, Reason, Stage
 from tacit.secagg.bindings import (
@@ -23,12 +22,21 @@ from tacit.secagg.bindings import (
     presence_text,
     seed_key,
     session_of,
-    share_address,
 )
-from tacit.secagg.checks import check_adverts, check_company, check_holders, check_list, check_presences, check_round
+from tacit.secagg.checks import (
+    check_adverts,
+    check_company,
+    check_holders,
+    check_list,
+    check_presences,
+    check_round,
+    check_state,
+)
+from tacit.secagg.complete import reveal
 from tacit.secagg.constants import KEY, SHARE
+from tacit.secagg.envelopes import agree_with, open_shared, seal_shared
 from tacit.secagg.graph import Graph
-from tacit.secagg.keys import Digest, Exchange, PublicKey, Secret, derive, open_sealed, public_of, seal, sign, verifies
+from tacit.secagg.keys import Digest, Exchange, PublicKey, Secret, public_of, sign, verifies
 from tacit.secagg.messages import (
     Advert,
     Agreement,
@@ -51,7 +59,6 @@ from tacit.secagg.states import Advertised, Agreed, Done, Masked, Opened, Sessio
 __all__ = ["advertise", "approve", "mask", "open_shares", "share", "unmask"]
 
 Random = Callable[[int], bytes]
-S = TypeVar("S")
 
 
 def advertise(new: Round, party: Party, *, random: Random) -> tuple[Advertised, bytes]:
@@ -78,7 +85,7 @@ def share(state: State | None, data: bytes, *, random: Random) -> tuple[Shared, 
         Abort: a state out of order; a signature that is not the pinned identity's; own keys missing or changed; a key
             or a partner twice; too few, or too few accepted.
     """
-    state = _expect(state, Advertised, Stage.SHARE)
+    state = check_state(state, Advertised, Stage.SHARE)
     session = _begin_session(state, data)
     seed, needed = Secret(random(KEY)), session.graph.needed(state.me)
     check_holders(session.neighbours, session.adverts, needed=needed, stage=Stage.SHARE)
@@ -99,7 +106,7 @@ def open_shares(state: State | None, data: bytes) -> Opened:
             missing, left over or does not open.
     """
     stage = Stage.MASK
-    state = _expect(state, Shared, stage)
+    state = check_state(state, Shared, stage)
     session, begun = state.session, state.session.begun
     inbox = decode(Inbox, data, context=begun.round.context)
     check_list(inbox.present, within=session.adverts, me=begun.me, threshold=begun.round.threshold, stage=stage)
@@ -126,7 +133,7 @@ def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> tuple
     Guarantee: to whoever lacks `b`, or lacks the mask shared with a single honest neighbour, the result is as random
     as AES-256. Stage 4 gives out what rebuilds one of the two, never both.
     """
-    state = _expect(state, Opened, Stage.MASK)
+    state = check_state(state, Opened, Stage.MASK)
     session, begun = state.shared.session, state.shared.session.begun
     vector.check(update=begun.round.update, counters=begun.round.counters, stage=Stage.MASK)
     channels = vector.channels()
@@ -136,12 +143,12 @@ def mask(state: State | None, vector: MaskedVector, *, request: Digest) -> tuple
     for j in session.neighbours:
         if j not in state.present:
             continue
-        secret = _agree(mine, session.adverts[j].mask_key, name=begun.round.members[j].name, stage=Stage.MASK)
+        secret = agree_with(mine, session.adverts[j].mask_key, name=begun.round.members[j].name, stage=Stage.MASK)
         for name, values in channels:
             key = pair_key(secret, session=session.digest, request=request, pair=(begun.me, j), channel=name)
             add_mask(values, key, sign=1 if begun.me < j else -1)
     needed = session.graph.needed(begun.me)
-    facts = session.digest, request, session.neighbours, needed, state.held, state.present
+    facts = session.digest, request, session.neighbours, needed, state.held, state.present, session.step
     text = presence_text(begun.round, session=session.digest, request=request, present=state.present)
     answer = Presence(begun.me, sign(begun.party.key, text))
     return Masked(begun.round, begun.party, begun.me, *facts), encode(answer, context=begun.round.context)
@@ -160,7 +167,7 @@ def approve(state: State | None, data: bytes) -> tuple[Agreed, bytes]:
     the partners whose masks will not be rebuilt, gets no share from here.
     """
     stage = Stage.AGREE
-    state = _expect(state, Masked, stage)
+    state = check_state(state, Masked, stage)
     shown = decode(Survivors, data, context=state.round.context)
     survivors = shown.positions
     check_list(survivors, within=state.present, me=state.me, threshold=state.round.threshold, stage=stage)
@@ -175,13 +182,17 @@ def approve(state: State | None, data: bytes) -> tuple[Agreed, bytes]:
 def unmask(state: State | None, data: bytes) -> tuple[Done, bytes]:
     """Stage 4: once a threshold of survivors signed the same list (a `Quorum`), one share an owner; gives a `Reveal`.
 
+    In a step of a block that nobody signed a list in, `complete.reveal` (a `Complete`).
+
     Raises:
         Abort: a state out of order; fewer signatures than the threshold, one of somebody else or over anything else.
 
     Guarantee: for no owner are both shares ever given, and none twice: the state that could is gone.
     """
     stage = Stage.UNMASK
-    state = _expect(state, Agreed, stage)
+    if isinstance(state, Masked) and state.step:
+        return reveal(state, data)
+    state = check_state(state, Agreed, stage)
     masked, survivors = state.masked, frozenset(state.survivors)
     quorum = decode(Quorum, data, context=masked.round.context).agreements
     if len(quorum) < masked.round.threshold:
@@ -199,45 +210,30 @@ def unmask(state: State | None, data: bytes) -> tuple[Done, bytes]:
     return Done(), encode(Reveal(masked.me, shares), context=masked.round.context)
 
 
-def _expect(state: State | None, kind: type[S], stage: Stage) -> S:
-    if not isinstance(state, kind):
-        found = f"expected a partner in state {kind.__name__}, found {type(state).__name__}"
-        raise Abort(stage, Reason.ORDER, found)
-    return state
-
-
 def _begin_session(state: Advertised, data: bytes) -> Session:
     new = state.round
     adverts = {advert.sender: advert for advert in decode(Roster, data, context=new.context).adverts}
-    check_adverts(new, adverts, own=state.advert)
+    check_adverts(new, adverts, own=state.advert, text=lambda advert: _signed(new, advert))
     check_company(new, state.party, adverts, stage=Stage.SHARE)
     digest = session_of(new, data)
     graph = Graph(len(new.members), threshold=new.threshold, edges=new.edges, session=digest, present=adverts)
     return Session(state, adverts, digest, graph, tuple(graph.neighbours(state.me)))
 
 
+def _signed(new: Round, advert: Advert) -> bytes:
+    return advert_text(new, sender=advert.sender, share_key=advert.share_key, mask_key=advert.mask_key)
+
+
 def _seal(session: Session, mine: Exchange, receiver: int, plain: Secret) -> bytes:
-    address = share_address(session.digest, sender=session.begun.me, receiver=receiver)
-    return seal(_envelope_key(session, mine, receiver, address, stage=Stage.SHARE), plain, bound=address)
+    me, (name, peer) = session.begun.me, _known(session, receiver)
+    return seal_shared(plain, mine=mine, peer=peer, name=name, session=session.digest, sender=me, receiver=receiver)
 
 
 def _open(session: Session, mine: Exchange, sender: int, sealed: bytes) -> tuple[Secret, Secret]:
-    address = share_address(session.digest, sender=sender, receiver=session.begun.me)
-    plain = open_sealed(_envelope_key(session, mine, sender, address, stage=Stage.MASK), sealed, bound=address)
-    if plain is None:
-        name = session.begun.round.members[sender].name
-        raise Abort(Stage.MASK, Reason.SHARE, f"expected a share from {name} that opens, found one that does not")
+    me, (name, peer) = session.begun.me, _known(session, sender)
+    plain = open_shared(sealed, mine=mine, peer=peer, name=name, session=session.digest, sender=sender, receiver=me)
     return Secret(plain[:SHARE]), Secret(plain[SHARE:])
 
 
-def _envelope_key(session: Session, mine: Exchange, peer: int, address: bytes, *, stage: Stage) -> Secret:
-    name = session.begun.round.members[peer].name
-    return derive(_agree(mine, session.adverts[peer].share_key, name=name, stage=stage), address)
-
-
-def _agree(mine: Exchange, peer: PublicKey, *, name: str, stage: Stage) -> Secret:
-    try:
-        return mine.agree(peer)
-    except ValueError:
-        found = f"expected a key of {name} that gives a secret, found one that does not"
-        raise Abort(stage, Reason.KEY, found) from None
+def _known(session: Session, peer: int) -> tuple[str, PublicKey]:
+    return session.begun.round.members[peer].name, session.adverts[peer].share_key

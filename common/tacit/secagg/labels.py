@@ -7,7 +7,20 @@ from tacit.secagg.constants import VERSION
 
 __all__ = ["USAGES", "label"]
 
-USAGES = ("advert", "agree", "commit", "graph", "pair", "present", "round", "self", "session", "share")
+USAGES = (
+    "advert",
+    "agree",
+    "block",
+    "commit",
+    "graph",
+    "pair",
+    "present",
+    "round",
+    "self",
+    "session",
+    "share",
+    "step",
+)
 """What labels are made for: no two uses share one."""
 
 

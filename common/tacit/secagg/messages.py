@@ -6,7 +6,6 @@ another kind or in another round. Positions are those of the cohort and come in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -15,12 +14,23 @@ from numpy.typing import NDArray
 
 from tacit.codec import Malformed, Reader, Writer
 from tacit.secagg.abort import Abort, Reason, Stage
-from tacit.secagg.constants import DIGEST, FIELD, KEY, SEALED, SHARE, SIGNATURE, VERSION
+from tacit.secagg.constants import DIGEST, KEY, SEALED, SHARE, SIGNATURE, VERSION
 from tacit.secagg.keys import Digest, PublicKey, Secret, Signature
+from tacit.secagg.lists import (
+    OutOfOrder,
+    read_key,
+    read_list,
+    read_pairs,
+    read_positions,
+    write_list,
+    write_pairs,
+    write_positions,
+)
 
 __all__ = [
     "Advert",
     "Agreement",
+    "Complete",
     "Envelopes",
     "Inbox",
     "MaskedVector",
@@ -45,7 +55,6 @@ class _Body(Protocol):
 
 
 B = TypeVar("B", bound=_Body)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,18 @@ class Advert:
     mask_key: PublicKey
     signature: Signature
 
+    @property
+    def keys(self) -> tuple[PublicKey, ...]:
+        """All that it shows."""
+        return self.share_key, self.mask_key
+
     def write(self, writer: Writer) -> None:
         writer.number(self.sender, size=4).fixed(self.share_key, size=KEY).fixed(self.mask_key, size=KEY)
         writer.fixed(self.signature, size=SIGNATURE)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        sender, keys = reader.number(size=4), (_read_key(reader), _read_key(reader))
+        sender, keys = reader.number(size=4), (read_key(reader), read_key(reader))
         return cls(sender, *keys, Signature(reader.fixed(size=SIGNATURE)))
 
 
@@ -85,11 +99,11 @@ class Roster:
     adverts: tuple[Advert, ...]
 
     def write(self, writer: Writer) -> None:
-        _write_list(writer, self.adverts, lambda advert: advert.write(writer))
+        write_list(writer, self.adverts, lambda advert: advert.write(writer))
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        return cls(_read_list(reader, lambda: Advert.read(reader), lambda advert: advert.sender))
+        return cls(read_list(reader, lambda: Advert.read(reader), lambda advert: advert.sender))
 
 
 @dataclass(frozen=True)
@@ -104,12 +118,12 @@ class Envelopes:
 
     def write(self, writer: Writer) -> None:
         writer.number(self.sender, size=4).fixed(self.commitment, size=DIGEST)
-        _write_pairs(writer, self.sealed, size=SEALED)
+        write_pairs(writer, self.sealed, size=SEALED)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         sender, commitment = reader.number(size=4), Digest(reader.fixed(size=DIGEST))
-        return cls(sender, commitment, _read_pairs(reader, size=SEALED))
+        return cls(sender, commitment, read_pairs(reader, size=SEALED))
 
 
 @dataclass(frozen=True)
@@ -122,12 +136,12 @@ class Inbox:
     sealed: tuple[tuple[int, bytes], ...]
 
     def write(self, writer: Writer) -> None:
-        _write_positions(writer, self.present)
-        _write_pairs(writer, self.sealed, size=SEALED)
+        write_positions(writer, self.present)
+        write_pairs(writer, self.sealed, size=SEALED)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        return cls(_read_positions(reader), _read_pairs(reader, size=SEALED))
+        return cls(read_positions(reader), read_pairs(reader, size=SEALED))
 
 
 @dataclass(frozen=True, repr=False)
@@ -184,11 +198,11 @@ class Survivors:
         return tuple(presence.sender for presence in self.presences)
 
     def write(self, writer: Writer) -> None:
-        _write_list(writer, self.presences, lambda presence: presence.write(writer))
+        write_list(writer, self.presences, lambda presence: presence.write(writer))
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        return cls(_read_list(reader, lambda: Presence.read(reader), lambda presence: presence.sender))
+        return cls(read_list(reader, lambda: Presence.read(reader), lambda presence: presence.sender))
 
 
 @dataclass(frozen=True)
@@ -208,11 +222,27 @@ class Quorum:
     agreements: tuple[Agreement, ...]
 
     def write(self, writer: Writer) -> None:
-        _write_list(writer, self.agreements, lambda agreement: agreement.write(writer))
+        write_list(writer, self.agreements, lambda agreement: agreement.write(writer))
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        return cls(_read_list(reader, lambda: Agreement.read(reader), lambda agreement: agreement.sender))
+        return cls(read_list(reader, lambda: Agreement.read(reader), lambda agreement: agreement.sender))
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Stage 4 of one step of a block, server: every partner of U2 answered, and no list need be agreed on."""
+
+    KIND: ClassVar[int] = 14
+    STAGE: ClassVar[Stage] = Stage.UNMASK
+    session: Digest
+
+    def write(self, writer: Writer) -> None:
+        writer.fixed(self.session, size=DIGEST)
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(Digest(reader.fixed(size=DIGEST)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,12 +256,12 @@ class Reveal:
 
     def write(self, writer: Writer) -> None:
         writer.number(self.sender, size=4)
-        _write_pairs(writer, self.shares, size=SHARE)
+        write_pairs(writer, self.shares, size=SHARE)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         sender = reader.number(size=4)
-        return cls(sender, tuple((owner, Secret(share)) for owner, share in _read_pairs(reader, size=SHARE)))
+        return cls(sender, tuple((owner, Secret(share)) for owner, share in read_pairs(reader, size=SHARE)))
 
 
 def encode(message: _Body, *, context: Digest) -> bytes:
@@ -252,7 +282,7 @@ def decode(kind: type[B], data: bytes, *, context: Digest) -> B:
         _read_head(reader, kind, context)
         found = kind.read(reader)
         reader.done()
-    except _OutOfOrder:
+    except OutOfOrder:
         raise Abort(
             kind.STAGE, Reason.DUPLICATE, "expected every party once and in order, found one twice or misplaced"
         ) from None
@@ -267,47 +297,3 @@ def _read_head(reader: Reader, kind: type[_Body], context: Digest) -> None:
         raise Malformed(f"expected version {VERSION} and kind {kind.KIND}, found {head[0]} and {head[1]}")
     if reader.fixed(size=DIGEST) != context:
         raise Abort(kind.STAGE, Reason.OTHER_ROUND, "expected a message of this round, found one of another")
-
-
-class _OutOfOrder(Exception):
-    pass
-
-
-def _read_key(reader: Reader) -> PublicKey:
-    """An X25519 key in its one canonical spelling: RFC 7748 reads others as the same key."""
-    key = reader.fixed(size=KEY)
-    if int.from_bytes(key, "little") >= FIELD:
-        raise Malformed("expected a canonical X25519 key, found another spelling")
-    return PublicKey(key)
-
-
-def _write_list(writer: Writer, items: Sequence[T], write: Callable[[T], Any]) -> None:
-    writer.number(len(items), size=4)
-    for item in items:
-        write(item)
-
-
-def _read_list(reader: Reader, read: Callable[[], T], position: Callable[[T], int]) -> tuple[T, ...]:
-    items: list[T] = []
-    for _ in range(reader.number(size=4)):
-        item = read()
-        if items and position(item) <= position(items[-1]):
-            raise _OutOfOrder
-        items.append(item)
-    return tuple(items)
-
-
-def _write_positions(writer: Writer, positions: Sequence[int]) -> None:
-    _write_list(writer, positions, lambda position: writer.number(position, size=4))
-
-
-def _read_positions(reader: Reader) -> tuple[int, ...]:
-    return _read_list(reader, lambda: reader.number(size=4), lambda position: position)
-
-
-def _write_pairs(writer: Writer, pairs: Sequence[tuple[int, bytes]], *, size: int) -> None:
-    _write_list(writer, pairs, lambda pair: writer.number(pair[0], size=4).fixed(pair[1], size=size))
-
-
-def _read_pairs(reader: Reader, *, size: int) -> tuple[tuple[int, bytes], ...]:
-    return _read_list(reader, lambda: (reader.number(size=4), reader.fixed(size=size)), lambda pair: pair[0])

@@ -7,9 +7,8 @@ published before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from tacit.secagg.messages import (
     encode,
 )
 from tacit.secagg.prg import add_mask
+from tacit.secagg.replies import Replies, check_sender, enough, sift, unlike
 from tacit.secagg.round import Round
 from tacit.secagg.shamir import combine
 
@@ -49,9 +49,6 @@ __all__ = [
     "listing",
     "route",
 ]
-
-M = TypeVar("M")
-Replies = Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def admit(new: Round, replies: Replies) -> tuple[Admitted, bytes]:
 
     def check(sender: int, data: bytes) -> Advert:
         advert = decode(Advert, data, context=new.context)
-        _check_sender(advert.sender, sender, Stage.ADVERTISE)
+        check_sender(advert.sender, sender, Stage.ADVERTISE)
         text = advert_text(new, sender=sender, share_key=advert.share_key, mask_key=advert.mask_key)
         if not verifies(advert.signature, identity=new.members[sender].identity, message=text):
             raise Abort(Stage.ADVERTISE, Reason.SIGNATURE, "expected keys signed by their owner, found others")
@@ -128,9 +125,9 @@ def admit(new: Round, replies: Replies) -> tuple[Admitted, bytes]:
             raise Abort(Stage.ADVERTISE, Reason.KEY, "expected keys that give a secret, found one that does not")
         return advert
 
-    found, rejected = _sift(replies, check)
-    adverts = _unlike(found, rejected)
-    _enough(adverts, new.threshold, Stage.ADVERTISE, rejected)
+    found, rejected = sift(replies, check)
+    adverts = unlike(found, rejected)
+    enough(adverts, new.threshold, Stage.ADVERTISE, rejected)
     roster = encode(Roster(tuple(adverts.values())), context=new.context)
     session = session_of(new, roster)
     graph = Graph(len(new.members), threshold=new.threshold, edges=new.edges, session=session, present=adverts)
@@ -150,13 +147,13 @@ def route(state: Admitted, replies: Replies, *, request: Digest) -> tuple[Gather
 
     def check(sender: int, data: bytes) -> Envelopes:
         envelopes = decode(Envelopes, data, context=new.context)
-        _check_sender(envelopes.sender, sender, Stage.SHARE)
+        check_sender(envelopes.sender, sender, Stage.SHARE)
         if [j for j, _ in envelopes.sealed] != state.graph.neighbours(sender):
             raise Abort(Stage.SHARE, Reason.SHARE, "expected one share for every neighbour, found others")
         return envelopes
 
-    found, rejected = _sift({i: data for i, data in replies.items() if i in state.adverts}, check)
-    _enough(found, new.threshold, Stage.SHARE, rejected)
+    found, rejected = sift({i: data for i, data in replies.items() if i in state.adverts}, check)
+    enough(found, new.threshold, Stage.SHARE, rejected)
     boxes: dict[int, list[tuple[int, bytes]]] = {i: [] for i in found}
     for sender, envelopes in found.items():
         for receiver, sealed in envelopes.sealed:
@@ -184,7 +181,7 @@ def gather(state: Gathering, sender: int, vector: MaskedVector, data: bytes) -> 
     new = state.admitted.round
     vector.check(update=new.update, counters=new.counters, stage=Stage.MASK)
     presence = decode(Presence, data, context=new.context)
-    _check_sender(presence.sender, sender, Stage.MASK)
+    check_sender(presence.sender, sender, Stage.MASK)
     if not verifies(presence.signature, identity=new.members[sender].identity, message=state.text):
         raise Abort(Stage.MASK, Reason.SIGNATURE, "expected a signature over those who shared keys, found another")
     np.add(state.total.update, vector.update, out=state.total.update)
@@ -195,7 +192,7 @@ def gather(state: Gathering, sender: int, vector: MaskedVector, data: bytes) -> 
 def listing(state: Gathering) -> tuple[Listed, bytes]:
     """Stage 2 ends: gives the `Survivors`. Raises Abort: too few."""
     new, survivors = state.admitted.round, tuple(sorted(state.survivors))
-    _enough(survivors, new.threshold, Stage.MASK, {})
+    enough(survivors, new.threshold, Stage.MASK, {})
     presences = tuple(state.survivors[i] for i in survivors)
     return Listed(state, survivors), encode(Survivors(presences), context=new.context)
 
@@ -208,13 +205,13 @@ def confirm(state: Listed, replies: Replies) -> tuple[Confirmed, bytes]:
 
     def check(sender: int, data: bytes) -> Agreement:
         agreement = decode(Agreement, data, context=new.context)
-        _check_sender(agreement.sender, sender, Stage.AGREE)
+        check_sender(agreement.sender, sender, Stage.AGREE)
         if not verifies(agreement.signature, identity=new.members[sender].identity, message=text):
             raise Abort(Stage.AGREE, Reason.SIGNATURE, "expected a signature over the survivors, found another")
         return agreement
 
-    found, rejected = _sift({i: data for i, data in replies.items() if i in state.survivors}, check)
-    _enough(found, new.threshold, Stage.AGREE, rejected)
+    found, rejected = sift({i: data for i, data in replies.items() if i in state.survivors}, check)
+    enough(found, new.threshold, Stage.AGREE, rejected)
     quorum = Quorum(tuple(found.values())[: new.threshold])
     return Confirmed(state, tuple(found), rejected), encode(quorum, context=new.context)
 
@@ -237,14 +234,14 @@ def finish(state: Confirmed, replies: Replies) -> Sum:
 
     def check(sender: int, data: bytes) -> Reveal:
         reveal = decode(Reveal, data, context=new.context)
-        _check_sender(reveal.sender, sender, Stage.UNMASK)
+        check_sender(reveal.sender, sender, Stage.UNMASK)
         owners = sorted({sender, *admitted.graph.neighbours(sender)} & gathered.commitments.keys())
         if [owner for owner, _ in reveal.shares] != owners:
             raise Abort(Stage.UNMASK, Reason.SHARE, "expected one share for every neighbour, found others")
         return reveal
 
-    found, rejected = _sift({i: data for i, data in replies.items() if i in state.agreed}, check)
-    _enough(found, new.threshold, Stage.UNMASK, rejected)
+    found, rejected = sift({i: data for i, data in replies.items() if i in state.agreed}, check)
+    enough(found, new.threshold, Stage.UNMASK, rejected)
     shares: dict[int, dict[int, Secret]] = {owner: {} for owner in gathered.commitments}
     for sender, reveal in found.items():
         for owner, piece in reveal.shares:
@@ -299,40 +296,3 @@ def _take_off_pairs(gathered: Gathering, owner: int, key: Secret) -> None:
 
 def _wrong_secret(name: str) -> Abort:
     return Abort(Stage.UNMASK, Reason.SECRET, f"expected the secret that {name} published, found another")
-
-
-def _sift(replies: Replies, check: Callable[[int, bytes], M]) -> tuple[dict[int, M], dict[int, Abort]]:
-    """What stands up, in the order of positions, and why the rest does not."""
-    found: dict[int, M] = {}
-    rejected: dict[int, Abort] = {}
-    for sender in sorted(replies):
-        try:
-            found[sender] = check(sender, replies[sender])
-        except Abort as error:
-            rejected[sender] = error
-    return found, rejected
-
-
-def _unlike(adverts: dict[int, Advert], rejected: dict[int, Abort]) -> dict[int, Advert]:
-    """Without those whose key somebody before them has shown: partners would refuse the whole roster."""
-    seen: set[bytes] = set()
-    kept = {}
-    for sender, advert in adverts.items():
-        keys = {advert.share_key, advert.mask_key}
-        if len(keys) < 2 or keys & seen:
-            rejected[sender] = Abort(Stage.ADVERTISE, Reason.DUPLICATE, "expected keys of its own, found used ones")
-            continue
-        seen |= keys
-        kept[sender] = advert
-    return kept
-
-
-def _check_sender(named: int, sender: int, stage: Stage) -> None:
-    if named != sender:
-        raise Abort(stage, Reason.NOT_LISTED, f"expected a message of position {sender}, found one of {named}")
-
-
-def _enough(found: Sized, threshold: int, stage: Stage, rejected: Mapping[int, Abort]) -> None:
-    if len(found) < threshold:
-        text = f"expected at least {threshold} partners, found {len(found)}"
-        raise Abort(stage, Reason.TOO_FEW, text, rejected=rejected)

@@ -10,16 +10,18 @@ from tacit.secagg.keys import Digest, Secret
 from tacit.secagg.messages import Advert
 from tacit.secagg.round import Party, Round
 
-__all__ = ["Advertised", "Agreed", "Done", "Masked", "Opened", "Session", "Shared", "State"]
+__all__ = ["Advertised", "Agreed", "Done", "Masked", "Opened", "Secretive", "Session", "Shared", "State"]
 
 
-class _Secretive:
+class Secretive:
+    """Shows nothing but its name when printed."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<secret>)"
 
 
 @dataclass(frozen=True, repr=False)
-class Advertised(_Secretive):
+class Advertised(Secretive):
     """After stage 0: the round's fresh keys. `me` is the own position in the cohort."""
 
     round: Round
@@ -31,18 +33,22 @@ class Advertised(_Secretive):
 
 
 @dataclass(frozen=True, repr=False)
-class Session(_Secretive):
-    """What everybody's keys make of a round: `digest` binds them, `graph` follows from it."""
+class Session(Secretive):
+    """What everybody's keys make of a round: `digest` binds them, `graph` follows from it.
+
+    `step` is the number of the step in a block, and 0 in a round of its own.
+    """
 
     begun: Advertised
     adverts: Mapping[int, Advert]
     digest: Digest
     graph: Graph
     neighbours: tuple[int, ...]
+    step: int = 0
 
 
 @dataclass(frozen=True, repr=False)
-class Shared(_Secretive):
+class Shared(Secretive):
     """After stage 1: the seed `b`, and the own shares of `b` and of the mask key."""
 
     session: Session
@@ -51,7 +57,7 @@ class Shared(_Secretive):
 
 
 @dataclass(frozen=True, repr=False)
-class Opened(_Secretive):
+class Opened(Secretive):
     """Within stage 2: every share opened, nothing trained or sent yet.
 
     `held` are shares of `b` and of the mask key by owner; `present` is U2.
@@ -63,10 +69,10 @@ class Opened(_Secretive):
 
 
 @dataclass(frozen=True, repr=False)
-class Masked(_Secretive):
+class Masked(Secretive):
     """After stage 2: the masked vector is out. The own seed and keys are gone; others' shares are left.
 
-    `needed` of the own holders, its `neighbours` and itself, must live on.
+    `needed` of the own holders, its `neighbours` and itself, must live on. `step` is that of the session.
     """
 
     round: Round
@@ -78,10 +84,11 @@ class Masked(_Secretive):
     needed: int
     held: Mapping[int, tuple[Secret, Secret]]
     present: frozenset[int]
+    step: int = 0
 
 
 @dataclass(frozen=True, repr=False)
-class Agreed(_Secretive):
+class Agreed(Secretive):
     """After stage 3: one list of survivors is signed."""
 
     masked: Masked
