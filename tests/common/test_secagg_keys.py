@@ -143,7 +143,7 @@ def test_parts_do_not_run_into_each_other():
 
 @pytest.mark.parametrize("usage", ["", "pairs", "Pair"])
 def test_another_usage_is_refused(usage):
-    with pytest.raises(ValueError, match=f"expected one of advert, .*share, found {usage}$"):
+    with pytest.raises(ValueError, match=f"expected one of advert, .*step, found {usage}$"):
         label(usage)
 
 
