@@ -44,7 +44,7 @@ def test_the_files_are_those_that_are_generated(tmp_path):
         assert (done.returncode, done.stderr) == (0, ""), arguments
     names = sorted(path.name for path in FOLDER.glob("*.json"))
     assert names == sorted(path.name for path in tmp_path.iterdir())
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert (FOLDER / name).read_bytes() == (tmp_path / name).read_bytes(), name
         assert (FOLDER / name).stat().st_size < 75_000, name

@@ -16,6 +16,14 @@ hex throughout. Vectors are texts of words, 8 hex digits for `update` and 16 for
                stage `mask` the vector's words and the `presence` beside it
     sum        survivors and their sum
 
+`block-n4.json`: a block of two steps. `round`, `session` and `parties` are as above, `random` of stage `share` being
+step after step the seed and the coefficients; `advertise`, `share` and `inboxes` are said once. Of each of `steps`:
+    request, session   of the step
+    vectors, answered  by position, plain ones, and masked ones with their `presence`
+    agree, agreed      list of survivors and its signatures by position, where somebody is missing
+    unmask, revealed   `Complete` or `Quorum`, and the answers by position
+    sum                survivors and their sum
+
 `primitives.json`: inputs and outputs of `label`, `derive`, `seal`, `add_mask` (words of the mask of a zero vector),
 `split` and `combine`, `session_of`, `commitment` and the sparse graph.
 
@@ -41,6 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from block import block_document
 from hostile import partner_cases
 from play import SEED, Play, Tape, make_round, play, rules_document, words
 from rejected import round_cases, server_cases
@@ -227,6 +236,9 @@ def documents() -> dict[str, str]:
         "counters-only": "a round of evaluation: no update, three counters",
     }
     found = {name: protocol(about[name], run) for name, run in runs.items()}
+    found["block-n4"] = block_document(
+        "four partners, threshold 3, two steps; in the second position 3 sends no vector", round_document
+    )
     found["primitives"] = primitives()
     found["hostile"] = {
         "about": "what a partner must refuse, at which stage and for which reason",
