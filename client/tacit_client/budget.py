@@ -74,12 +74,17 @@ class Budget(Ledger):
         self._book.append(choose)
         _log.info("charged round %d of run %r: %s", release.round, release.run, _words(release.event))
 
-    def check(self, planned: Event, *, rounds: int) -> None:
-        """Raises BadInput where the limits have no room for `rounds` rounds more like `planned`, one of them today.
+    def check(self, planned: Event, *, rounds: int, beside: Event | None = None) -> None:
+        """Raises BadInput where the limits have no room for `rounds` more like `planned`, one of them today.
+
+        Args:
+            planned: a round of training, or an evaluation with a price.
+            rounds: of them, at least 1.
+            beside: what else is planned.
 
         A part of what was within the limit before is within it: a job that goes as planned is accounted for once.
         """
-        self._check(self._book.tally(), planned, rounds=rounds)
+        self._check(self._book.tally(), planned, rounds=rounds, beside=() if beside is None else (beside,))
 
     def decide(self, request: Request, *, peers: int) -> Grant | Denial:
         """Whether this partner takes part, from its rules, this ledger and the day; `tacit_client.policy.decide`.
@@ -97,7 +102,8 @@ class Budget(Ledger):
         spent, today = self._spent(tally), self._today(tally)
         found = decide(request, self._policy, spent=spent, today=today, peers=peers)
         if isinstance(found, Grant) and request.event is not None:
-            self._allowed = _together(spent, request.event, request.rounds)
+            beside = () if request.metrics is None else (request.metrics,)
+            self._allowed = _together((*spent, *beside), request.event, request.rounds)
         return found
 
     def today(self) -> int:
@@ -118,17 +124,19 @@ class Budget(Ledger):
     def _today(self, tally: Tally) -> int:
         return tally.since(self._book.now() - _DAY)
 
-    def _check(self, tally: Tally, planned: Event, *, rounds: int) -> None:
-        check_day(self._policy, today=self._today(tally))
+    def _check(self, tally: Tally, planned: Event, *, rounds: int, beside: tuple[Event, ...] = ()) -> None:
+        if planned.kind != "metrics":
+            check_day(self._policy, today=self._today(tally))
         spent = self._spent(tally)
-        total = _together(spent, planned, rounds)
+        total = _together((*spent, *beside), planned, rounds)
         if _is_part(total, self._allowed):
             return
-        check_budget(self._policy, spent=spent, planned=planned, rounds=rounds)
+        check_budget(self._policy, spent=spent, planned=planned, rounds=rounds, beside=beside)
         self._allowed = total
         _log.info(
-            "allowed %d rounds of %s: epsilon %.4g of %g at delta %g, with all that was before",
+            "allowed %d %s of %s: epsilon %.4g of %g at delta %g, with all that was before",
             rounds,
+            "releases" if planned.kind == "metrics" else "rounds",
             planned.kind,
             cost(self._policy, total),
             self._policy.epsilon_limit,
@@ -139,6 +147,8 @@ class Budget(Ledger):
 def _words(event: Event) -> str:
     if event.kind == "none":
         return f"{event.steps} steps without protection"
+    if event.kind == "metrics":
+        return f"the counts of {event.steps} evaluations with noise {event.noise_multiplier:.4g}"
     return f"{event.steps} steps with noise {event.noise_multiplier:.4g} at sampling rate {event.sampling_rate:.3g}"
 
 

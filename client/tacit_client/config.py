@@ -110,8 +110,12 @@ class PolicySection(_Section):
     vocabularies: tuple[Text, ...] = ()
     """Paths of files that a job may name as its vocabulary; no other file is opened for a job."""
     max_holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
-    """Share of the examples that a job may keep out of training, at most. They are judged exactly, as often as the
-    server asks, and no limit counts that; the same examples in every job. 0.0 refuses jobs that judge any."""
+    """Share of the examples that a job may keep out of training, at most; the same examples in every job. They are
+    judged as often as the job plans, and exactly where `metrics_epsilon` is left out. 0.0 refuses jobs that judge any.
+    """
+    metrics_epsilon: Annotated[float, Field(gt=0.0)] | None = None
+    """Epsilon of all evaluations that a job plans: noise on every count, charged like training. Left out: exact counts,
+    which no limit counts."""
     max_rounds_per_day: PositiveInt = 1000
     """Rounds of training in any 24 hours."""
 
@@ -121,6 +125,12 @@ class PolicySection(_Section):
             raise contradiction(
                 f"expected policy.min_cohort of at least 3 with require_secure_aggregation, found {self.min_cohort}",
                 hint="raise policy.min_cohort: of a sum of two each knows the other's part",
+            )
+        if self.metrics_epsilon is not None and self.metrics_epsilon > self.epsilon_limit:
+            raise contradiction(
+                f"expected policy.metrics_epsilon of at most policy.epsilon_limit {self.epsilon_limit:g}, found "
+                f"{self.metrics_epsilon:g}",
+                hint="lower policy.metrics_epsilon: evaluations are counted against the limit",
             )
         if not self.allowed_tasks:
             raise contradiction(

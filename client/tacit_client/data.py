@@ -152,7 +152,7 @@ class Data:
         encoded = self._encode(job, found.task, options)
         train, held = self._split(job.evaluation.partner_holdout)
         shard = Shard(encoded, torch.from_numpy(train), self._persons(train))
-        return Fitted(found.task, options, shard, Shard(encoded, torch.from_numpy(held)))
+        return Fitted(found.task, options, shard, Shard(encoded, torch.from_numpy(held), self._persons(held)))
 
     def _split(self, share: float) -> tuple[_Indices, _Indices]:
         """Examples to train on and those held out."""

@@ -9,7 +9,7 @@ from typing import Any
 from tacit.job import Job
 from tacit.privacy.events import Event
 
-__all__ = ["Cost", "Denial", "Figures", "Grant", "Request"]
+__all__ = ["Cost", "Denial", "Figures", "Grant", "Request", "asked"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,18 @@ class Request:
         event: one round of training on this partner's data; None before the data was looked at, and where nobody
             trains.
         rounds: of training that are still to come, the one that is asked for among them; at least 1 with an event.
+        metrics: the evaluations that are still to come, as one event; None where they have no price.
     """
 
     job: Job
     event: Event | None = None
     rounds: int = 0
+    metrics: Event | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How many with a price are still to come."""
+        return 0 if self.metrics is None else self.metrics.steps
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,9 @@ class Cost:
 
     Attributes:
         spent: of all that was ever released from this budget.
-        planned: of the job's rounds that are to come, by themselves.
+        planned: of the job's rounds and evaluations that are to come, by themselves.
         after: of both together; less than the sum.
-        fit: rounds like the job's that the limit has room for, at most those that were asked for.
+        fit: rounds like the job's that the limit has room for beside the evaluations, at most those asked for.
     """
 
     spent: float
@@ -53,6 +60,7 @@ class Figures:
         limit: `policy.epsilon_limit`.
         delta: `policy.delta`, at which all epsilons are counted.
         rounds: that were asked for.
+        evaluations: with a price, that come with them.
         cohort: partners without whom the job begins no round, as it says.
         min_cohort: `policy.min_cohort`.
         peers: accepted, this partner not among them.
@@ -64,6 +72,7 @@ class Figures:
     limit: float
     delta: float
     rounds: int
+    evaluations: int
     cohort: int
     min_cohort: int
     peers: int
@@ -111,6 +120,11 @@ class Denial:
         return f"denied by {self.rule}: {self.message}; {_words(self.figures)}"
 
 
+def asked(rounds: int, evaluations: int) -> str:
+    """What is asked for, in words."""
+    return f"{rounds} rounds" + (f" and {evaluations} evaluations" if evaluations else "")
+
+
 def _words(figures: Figures) -> str:
     parts = [
         f"a cohort of {figures.cohort} where {figures.min_cohort} is the least",
@@ -119,7 +133,7 @@ def _words(figures: Figures) -> str:
     ]
     if (cost := figures.cost) is not None:
         parts.append(
-            f"epsilon {cost.spent:.4g} spent, {cost.planned:.4g} for {figures.rounds} rounds, {cost.after:.4g} after "
-            f"of {figures.limit:g} at delta {figures.delta:g}, {cost.fit} rounds would fit"
+            f"epsilon {cost.spent:.4g} spent, {cost.planned:.4g} for {asked(figures.rounds, figures.evaluations)}, "
+            f"{cost.after:.4g} after of {figures.limit:g} at delta {figures.delta:g}, {cost.fit} rounds would fit"
         )
     return ", ".join(parts)

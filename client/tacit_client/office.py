@@ -26,11 +26,13 @@ from tacit.link.records import to_parcel, to_records
 from tacit.lock import take
 from tacit.models.check import check_independent
 from tacit.privacy.mechanism import plan
+from tacit.privacy.metrics import Price
 from tacit.privacy.randomness import Randomness
 from tacit.secagg.keys import Secret, derive
 from tacit.secagg.round import Party, Rules
 from tacit.wire import Refusal
 from tacit_client import peers, policy, statement
+from tacit_client.agenda import check_number, evaluations_left, price_of, rounds_left
 from tacit_client.app import Bench, Desk, Errand, make_client_app
 from tacit_client.audit import Audit
 from tacit_client.data import Data, Fitted
@@ -207,19 +209,30 @@ class Office:
         self._decide(Request(errand.job))
         ready = self._prepare(errand.job)
         fitted = ready.fitted
-        if errand.trains:
-            planned = plan(errand.job, units=fitted.train.units, unit=fitted.train.unit).event()
-            if errand.run in self._granted:  # what was granted for the whole run is looked up, not computed again
-                self._budget.check(planned, rounds=_left(errand))
-            else:
-                # One refusal holds for the run: its last rounds are not joined because they would fit by themselves.
-                rounds = max(_left(errand), self._minutes.denied.get(errand.run, 0))
-                figures = self._decide(Request(errand.job, planned, rounds))
-                self._minutes.granted(errand, figures.to_json())
-                self._granted.add(errand.run)
-            statement.keep_job(self._folder, errand.job)
-        site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness(), self._state)
+        price = price_of(errand.job, self._config.policy, holdout=fitted.holdout)
+        if errand.trains or (errand.judges and price):
+            self._afford(errand, fitted, price)
+        elif errand.judges:
+            check_number(errand.job, answered=self._minutes.judged[errand.run])
+        site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness(), self._state, price)
         return Bench(site, ready.trainer, fitted.options.classes)
+
+    def _afford(self, errand: Errand, fitted: Fitted, price: Price | None) -> None:
+        """What was granted for the whole run is looked up, not computed again. Raises BadInput."""
+        training = plan(errand.job, units=fitted.train.units, unit=fitted.train.unit).event()
+        left = rounds_left(errand.job, number=errand.round)
+        if errand.judges and price and errand.run in self._minutes.approved:
+            self._budget.check(price.event(), rounds=1)
+        elif errand.run in self._granted:
+            self._budget.check(training, rounds=left, beside=evaluations_left(errand.job, price, first=errand.round))
+        else:
+            # One refusal holds for the run: its last rounds are not joined because they would fit by themselves.
+            denied = self._minutes.denied.get(errand.run, 0)
+            judged = evaluations_left(errand.job, price, first=1 if denied else errand.round)
+            figures = self._decide(Request(errand.job, training, max(left, denied), judged))
+            self._minutes.granted(errand, figures.to_json())
+            self._granted.add(errand.run)
+        statement.keep_job(self._folder, errand.job)
 
     def _state(self, run: str, job: Job) -> bytes:
         """Nothing where nothing was granted: a server can not fill this disk with statements about nothing."""
@@ -280,17 +293,6 @@ def _check_run(run: str) -> None:
     """The id goes into log and ledger as it is."""
     if not run.isprintable() or not 1 <= len(run) <= _RUN:
         raise BadInput(f"expected a run's id of 1 to {_RUN} printable letters, found another", hint="submit it anew")
-
-
-def _left(errand: Errand) -> int:
-    """Rounds of the plan that are to come, the one that is asked for among them."""
-    rounds = errand.job.training.rounds
-    if not 1 <= errand.round <= rounds:
-        raise BadInput(
-            f"expected a round from 1 to training.rounds {rounds}, found {errand.round}",
-            hint="run the job with more rounds",
-        )
-    return rounds - errand.round + 1
 
 
 def _refusal(reply: Message) -> str:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tacit.errors import BadInput
 from tacit.job import Job
-from tacit.metrics import Counters
+from tacit.metrics import NOISY_LOSS_LIMIT, Counters
+from tacit.privacy.events import Event
 from tacit.privacy.mechanism import plan, weight
+from tacit.privacy.metrics import Price
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
 from tacit.secagg.messages import MaskedVector
@@ -33,6 +36,8 @@ class Site:
         ledger: of this data set.
         randomness: for sampling and noise.
         state: makes the signed statement about a run and its job; a virtual partner, whose key is nobody's, makes none.
+        price: of an evaluation; None where the partner gives exact counts.
+        chance: with which a trusted server draws the partner for a round, in simulations; 1.0 where it chooses freely.
     """
 
     name: str
@@ -41,6 +46,8 @@ class Site:
     ledger: Ledger
     randomness: Randomness
     state: Callable[[str, Job], bytes] = lambda run, job: b""
+    price: Price | None = None
+    chance: float = 1.0
 
 
 def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tuple[Standing, Update]:
@@ -83,12 +90,43 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
 
 
 def judge(ask: Ask, site: Site, trainer: Trainer, standing: Standing, *, classes: int) -> tuple[Standing, Update]:
-    """The global model on the held-out examples, as integer sums. Raises Abort, as `take_part`."""
+    """The global model on the held-out examples, as integer sums, with noise where they have a price.
+
+    Raises:
+        BadInput, Abort: as `take_part`; nothing was released then.
+
+    Guarantee: where the site has a price, its event is in the ledger, on disk, before any example is judged or any
+    noise is drawn; every attempt draws fresh noise and is charged anew. Sums without that noise leave in no answer.
+    """
     opened = enter(ask, standing, purpose="evaluate", counters=Counters.length(classes))
-    counters = trainer.evaluate(ask.vector, site.holdout, classes=classes).to_vector()
-    vector = MaskedVector(np.empty(0, dtype=np.uint32), counters.astype(np.uint64))
+    events: tuple[Event, ...] = ()
+    if site.price is None:
+        counters = trainer.evaluate(ask.vector, site.holdout, classes=classes)
+    else:
+        counters = _priced(ask, site, trainer, site.price, classes=classes)
+        events = site.ledger.totals(run=ask.run)
+    sums = counters.to_vector().astype(np.uint64)  # negative ones modulo 2^64
+    vector = MaskedVector(np.empty(0, dtype=np.uint32), sums)
     standing, presence = cover(opened, ask, vector, standing)
-    return standing, Update(site.name, vector, presence=presence)
+    return standing, Update(site.name, vector, events, presence)
+
+
+def _priced(ask: Ask, site: Site, trainer: Trainer, price: Price, *, classes: int) -> Counters:
+    """Charge, judge at most as many rows of a unit as the price is for, and add the noise."""
+    if (price.unit, price.most) != (site.holdout.unit, site.holdout.most):
+        raise BadInput(
+            f"expected a price for {site.holdout.most} rows of one {site.holdout.unit}, found one for {price.most} of "
+            f"one {price.unit}",
+            hint="price the evaluation for the data that is judged",
+        )
+    release = Release(ask.run, ask.round, ask.attempt, price.event(), job=ask.job.hash())
+    site.ledger.reserve(release)
+    labels = (site.name, ask.round, ask.attempt)
+    rows = site.holdout.draw(site.randomness.stream("metrics-rows", *labels), rate=1.0).rows
+    exact = trainer.evaluate(ask.vector, site.holdout, classes=classes, rows=rows, most=NOISY_LOSS_LIMIT)
+    counters = price.cover(exact, noise=site.randomness.stream("metrics-noise", *labels))
+    site.ledger.confirm(release)
+    return counters
 
 
 def state(ask: Ask, site: Site) -> Statement:

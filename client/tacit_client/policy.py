@@ -16,7 +16,7 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.tasks.tokens import NAMES
 from tacit_client.config import PolicySection
-from tacit_client.decision import Cost, Denial, Figures, Grant, Request
+from tacit_client.decision import Cost, Denial, Figures, Grant, Request, asked
 
 __all__ = [
     "Cost",
@@ -52,17 +52,20 @@ def decide(request: Request, rules: PolicySection, *, spent: Sequence[Event], to
         peers: partners whose keys this one has accepted, itself not among them.
 
     Guarantee: a stricter rule, more spent, more rounds, a busier day or fewer peers never turn a denial into a grant.
-    After a granted job of `request.rounds` rounds, `cost` of all that was released is at or below `epsilon_limit` at
-    the policy's delta. Unprotected releases are never within a limit; where the policy allows them they are outside.
+    After a granted job of `request.rounds` rounds and `request.metrics`, `cost` of all that was released is at or below
+    `epsilon_limit` at the policy's delta. Unprotected releases are never within a limit; where the policy allows them
+    they are outside.
     """
     found = next(_before(request, rules, today=today, peers=peers), None)
-    spending = None if request.event is None or found else _cost(rules, spent, request.event, request.rounds)
+    beside = () if request.metrics is None else (request.metrics,)
+    spending = None if request.event is None or found else _cost(rules, spent, request.event, request.rounds, beside)
     if spending is not None and spending.fit < request.rounds:
-        found = _over(rules, spending, request.rounds)
+        found = _over(rules, spending, asked(request.rounds, request.evaluations))
     figures = Figures(
         limit=rules.epsilon_limit,
         delta=rules.delta,
         rounds=request.rounds,
+        evaluations=request.evaluations,
         cohort=request.job.aggregation.min_cohort,
         min_cohort=rules.min_cohort,
         peers=peers,
@@ -129,11 +132,11 @@ def _of_day(rules: PolicySection, *, today: int) -> Iterator[_No]:
         yield _refused("max_rounds_per_day", expected, "one more", "wait, and resume the run")
 
 
-def _over(rules: PolicySection, found: Cost, rounds: int) -> _No:
+def _over(rules: PolicySection, found: Cost, what: str) -> _No:
     return _refused(
         "epsilon_limit",
         f"epsilon within the limit {rules.epsilon_limit:g} over the life of the data at delta {rules.delta:g}",
-        f"{found.spent:.4g} spent and {found.after:.4g} with {rounds} rounds more, of which {found.fit} would fit",
+        f"{found.spent:.4g} spent and {found.after:.4g} with {what} more, of which {found.fit} would fit",
         "plan fewer rounds or a lower privacy.epsilon"
         if found.fit
         else "leave this partner out, or lower privacy.epsilon",
@@ -173,20 +176,25 @@ def check_delta(rules: PolicySection, *, examples: int) -> None:
         )
 
 
-def check_budget(rules: PolicySection, *, spent: Sequence[Event], planned: Event, rounds: int) -> None:
+def check_budget(
+    rules: PolicySection, *, spent: Sequence[Event], planned: Event, rounds: int, beside: Sequence[Event] = ()
+) -> None:
     """`rounds` rounds more keep the data within `epsilon_limit`; what `decide` finds last.
 
     Args:
         rules: the partner's policy.
         spent: everything that was ever released from the budget.
-        planned: one round of the job.
-        rounds: of the job that are still to come, at least 1.
+        planned: one round of the job, or one evaluation.
+        rounds: of them that are still to come, at least 1.
+        beside: what else is planned.
 
     Raises:
         BadInput: they do not; says what was spent, what all would come to, the limit, and how many rounds fit.
     """
-    if not _within(rules, spent, planned, rounds):
-        _raise_first(iter([_over(rules, _cost(rules, spent, planned, rounds), rounds)]))
+    if not _within(rules, spent, planned, rounds, beside):
+        judged = sum(event.steps for event in beside)
+        what = f"{rounds} evaluations" if planned.kind == "metrics" else asked(rounds, judged)
+        _raise_first(iter([_over(rules, _cost(rules, spent, planned, rounds, beside), what)]))
 
 
 def cost(rules: PolicySection, events: Sequence[Event]) -> float:
@@ -199,30 +207,36 @@ def cost(rules: PolicySection, events: Sequence[Event]) -> float:
     return epsilon(counted, delta=rules.delta)
 
 
-def fitting(rules: PolicySection, *, spent: Sequence[Event], planned: Event, most: int) -> int:
-    """How many rounds like `planned`, at most `most`, the limit has room for."""
+def fitting(
+    rules: PolicySection, *, spent: Sequence[Event], planned: Event, most: int, beside: Sequence[Event] = ()
+) -> int:
+    """How many rounds like `planned`, at most `most`, the limit has room for beside what else is planned."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _within(rules, spent, planned, middle) else (low, middle - 1)
+        low, high = (middle, high) if _within(rules, spent, planned, middle, beside) else (low, middle - 1)
     return low
 
 
-def _cost(rules: PolicySection, spent: Sequence[Event], planned: Event, rounds: int) -> Cost:
-    within = _within(rules, spent, planned, rounds)
+def _cost(
+    rules: PolicySection, spent: Sequence[Event], planned: Event, rounds: int, beside: Sequence[Event] = ()
+) -> Cost:
+    within = _within(rules, spent, planned, rounds, beside)
     return Cost(
         spent=cost(rules, spent),
-        planned=cost(rules, [_times(planned, rounds)]),
-        after=cost(rules, [*spent, _times(planned, rounds)]),
-        fit=rounds if within else fitting(rules, spent=spent, planned=planned, most=rounds - 1),
+        planned=cost(rules, [_times(planned, rounds), *beside]),
+        after=cost(rules, [*spent, _times(planned, rounds), *beside]),
+        fit=rounds if within else fitting(rules, spent=spent, planned=planned, most=rounds - 1, beside=beside),
     )
 
 
-def _within(rules: PolicySection, spent: Sequence[Event], planned: Event, rounds: int) -> bool:
+def _within(
+    rules: PolicySection, spent: Sequence[Event], planned: Event, rounds: int, beside: Sequence[Event] = ()
+) -> bool:
     """A job that the policy leaves out of the limit is never beyond it, whatever else was spent."""
-    if planned.kind == "none" and rules.allow_unprotected:
+    if planned.kind == "none" and rules.allow_unprotected and not beside:
         return True
-    return cost(rules, [*spent, _times(planned, rounds)]) <= rules.epsilon_limit
+    return cost(rules, [*spent, _times(planned, rounds), *beside]) <= rules.epsilon_limit
 
 
 def _times(event: Event, rounds: int) -> Event:

@@ -207,9 +207,12 @@ format = "auto"
 allowed_tasks = [{", ".join(f'"{task}"' for task in policy.allowed_tasks)}]
 # Paths of vocabularies that a job may name, written as the job writes them. No other file is opened for a job.
 vocabularies = []
-# The share of the examples that a job may hold out of training, at most, the same ones in every job. Sums over them
-# are exact, as often as the server asks, and not counted against the limit. 0.0 refuses jobs that hold any out.
+# The share of the examples that a job may hold out of training, at most, the same ones in every job. 0.0 refuses jobs
+# that hold any out.
 {_line("max_holdout", policy.max_holdout)}
+# What all evaluations of one job may cost: noise on every count that they tell, counted against epsilon_limit. Left
+# out, counts over the examples held out are exact, and nothing counts them.
+# metrics_epsilon = 1.0
 # Rounds of training in any 24 hours.
 {_line("max_rounds_per_day", policy.max_rounds_per_day)}
 """

@@ -130,7 +130,8 @@ class Tally:
         found.pending[round_] += 1
         self._budgets[root][one] += event.steps
         self._runs[row.partner, row.run][one] += event.steps
-        self._times.append(row.at)
+        if event.kind != "metrics":
+            self._times.append(row.at)
         self._releases.append((root, row.partner, row.run, event))
 
     def _event(self, text: str) -> tuple[Event, Event]:
@@ -169,7 +170,7 @@ class Tally:
         return _events(self._runs.get((partner, run), Counter()))
 
     def since(self, at: int) -> int:
-        """Rounds reserved later than `at`, milliseconds since 1970."""
+        """Rounds of training reserved later than `at`, milliseconds since 1970."""
         return len(self._times) - bisect_right(self._times, at)
 
     def spells(self) -> tuple[Spell, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tacit.metrics import Counters
+from tacit.metrics import LOSS_LIMIT, Counters
 from tacit.tasks.task import Encoded, Task
 
 __all__ = ["evaluate"]
@@ -14,8 +14,16 @@ _BATCH = 1024  # examples in memory at once; changes nothing but speed
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, examples: Encoded, *, task: Task, classes: int, device: torch.device) -> Counters:
-    """The confusion and loss of `network` on `examples`, in evaluation mode."""
+def evaluate(
+    network: nn.Module,
+    examples: Encoded,
+    *,
+    task: Task,
+    classes: int,
+    device: torch.device,
+    most: float = LOSS_LIMIT,
+) -> Counters:
+    """The confusion and loss of `network` on `examples`, in evaluation mode; one example's loss is `most` at most."""
     was_training = network.training
     network.eval()
     total = Counters.zeros(classes)
@@ -27,6 +35,7 @@ def evaluate(network: nn.Module, examples: Encoded, *, task: Task, classes: int,
             logits.argmax(dim=1).cpu().numpy(),
             task.loss(logits, batch.targets).double().cpu().numpy(),
             classes=classes,
+            most=most,
         )
     network.train(was_training)
     return total

@@ -76,12 +76,17 @@ def _key(text: str | None) -> str:
 
 def _mechanisms(events: tuple[Event, ...]) -> list[str]:
     """A line for each mechanism, equal ones added up."""
-    return [
-        f"{event.steps} steps"
-        if event.kind == "none"
-        else f"{event.steps} steps, noise {event.noise_multiplier:.4g}, sampling rate {event.sampling_rate:.3g}"
-        for event in merge(events)
-    ]
+    return [_mechanism(event) for event in merge(events)]
+
+
+def _mechanism(event: Event) -> str:
+    match event.kind:
+        case "none":
+            return f"{event.steps} steps"
+        case "metrics":
+            return f"{event.steps} evaluations, noise {event.noise_multiplier:.4g}"
+        case _:
+            return f"{event.steps} steps, noise {event.noise_multiplier:.4g}, sampling rate {event.sampling_rate:.3g}"
 
 
 def _number(value: object) -> str:

@@ -254,8 +254,11 @@ def privacy_of(job: Job, events: Iterable[Iterable[Event]], *, secure_noise: boo
     private = privacy.mechanism != "none"
     costs = [cost(each, delta=privacy.delta) for each in all_of_them]
     units = {event.unit for each in all_of_them for event in each} or {EXAMPLE}
+    noisy = all(any(event.kind == "metrics" for event in each) for each in all_of_them)
     exact = (
-        ["counts over held-out examples, which the evaluation tells exactly"] if job.evaluation.partner_holdout else []
+        ["counts over held-out examples, which the evaluation tells exactly"]
+        if job.evaluation.partner_holdout and not (all_of_them and noisy)
+        else []
     )
     return PrivacyStated(
         mechanism=privacy.mechanism,

@@ -168,10 +168,13 @@ def _releases(statement: PartnerStatement) -> str:
     job = parse(Job, statement.run.job, where="the job")
     for release in statement.releases:
         event, place = release.event, f"round {release.round}"
-        _same(f"the mechanism of {place}", event.kind, job.privacy.mechanism)
-        _same(f"the steps of {place}", event.steps, job.training.local_steps)
         if release.round > job.training.rounds:
             raise BadInput(f"expected rounds up to {job.training.rounds}, found {release.round}", hint=_OWN)
+        if event.kind == "metrics":  # the noise on an evaluation's counts is the partner's own rule
+            _same(f"the evaluations of {place} in one entry", event.steps, 1)
+            continue
+        _same(f"the mechanism of {place}", event.kind, job.privacy.mechanism)
+        _same(f"the steps of {place}", event.steps, job.training.local_steps)
         if event.noise_multiplier < (job.privacy.noise_multiplier or 0.0):
             raise BadInput(
                 f"expected a noise multiplier of {job.privacy.noise_multiplier} in {place}, "
@@ -245,7 +248,8 @@ def _party(party: PartyStated, whole: ServerStatement) -> str:
     own = _own(party.statement, name=party.name, identity=party.identity or "", run=whole.run, server=whole.server)
     if {*merge(own.events)} != {*merge(party.events)}:
         raise BadInput("expected the events of its own statement, found others beside it", hint=_OWN)
-    return f"its own statement holds; {_epsilon_words(own.privacy)} over {len(own.releases)} rounds"
+    rounds = sum(event.kind != "metrics" for event in own.events)
+    return f"its own statement holds; {_epsilon_words(own.privacy)} over {rounds} rounds"
 
 
 def _distinct(statement: ServerStatement) -> str:

@@ -52,7 +52,7 @@ _MOST_VECTOR_CELLS = 30
 
 
 def accuracy(history: _History) -> str:
-    """Accuracy by round, on the server's test set and on the partners' held-out parts."""
+    """Accuracy by round, on the test set and on the partners' held-out parts, with the error bars that noise makes."""
     return _scores(history, "accuracy", unit="accuracy (share right)")
 
 
@@ -148,18 +148,21 @@ def confusion(matrix: Sequence[Sequence[int]], *, classes: Sequence[str]) -> str
 def _scores(history: _History, name: str, *, unit: str) -> str:
     series = {}
     for where, label in (("test", "test set"), ("federated", "partners' held-out parts")):
-        values = np.array([_finite((line.get(where) or {}).get(name)) for line in history])
+        found = [line.get(where) or {} for line in history]
+        values, spread = (np.array([_finite(s.get(key)) for s in found]) for key in (name, f"{name}_std"))
         if not np.isnan(values).all():
-            series[label] = values
+            series[label] = values, np.nan_to_num(spread)
     if not series:
         return ""
 
     def draw(axes: Axes) -> None:
         rounds = _rounds(history)
-        for index, (label, values) in enumerate(series.items()):
+        for index, (label, (values, spread)) in enumerate(series.items()):
             seen = ~np.isnan(values)
             axes.plot(rounds[seen], values[seen], color=_COLOURS[index], label=label, **_marker(seen.sum()))
-        best = max(np.nanmax(values) for values in series.values())
+            if spread.any():
+                axes.errorbar(rounds[seen], values[seen], yerr=spread[seen], fmt="none", ecolor=_COLOURS[index])
+        best = max(np.nanmax(values + spread) for values, spread in series.values())
         _by_round(axes, unit, rounds=rounds, top=1.0 if name == "accuracy" else best)
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -241,15 +244,12 @@ def _number_cells(axes: Axes, counts: NDArray[np.int64], share: NDArray[np.float
     for (row, column), count in np.ndenumerate(counts):
         if count:
             colour = "white" if share[row, column] > 0.5 else _INK
-            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
-            axes.text(column + 0.5, row + 0.5, str(count), color=colour, **place)
+            axes.text(column + 0.5, row + 0.5, str(count), color=colour, ha="center", va="center", fontsize=7)
 
 
 def _by_round(axes: Axes, unit: str, *, rounds: NDArray[np.int64], top: float) -> None:
     """Whole rounds from left to right, and from zero to a little over `top`."""
-    axes.set(xlabel="round", ylabel=unit)
-    axes.set_xlim(rounds[0] - 0.5, rounds[-1] + 0.5)
-    axes.set_ylim(0.0, 1.04 * top or 1.0)
+    axes.set(xlabel="round", ylabel=unit, xlim=(rounds[0] - 0.5, rounds[-1] + 0.5), ylim=(0.0, 1.04 * top or 1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", **_GRID)
 

@@ -131,6 +131,9 @@ def _render(result: _Json, history: Sequence[_Json], job_toml: str) -> str:
         metrics=metrics,
         scores=scores,
         commonest=_commonest(scores),
+        noisy=any("accuracy_std" in found for found in metrics.values()),
+        metrics_epsilons=(priced := result["privacy"].get("metrics_epsilon_by_partner") or {}),
+        worst_metrics=None if None in priced.values() else max(priced.values(), default=None),
         rows=rows,
         partners=len(rows) or max((line["asked"] for line in history), default=0),
         examples=sum(row.examples or 0 for row in rows),
@@ -171,9 +174,9 @@ def _rows(result: _Json) -> list[_Row]:
 
 
 def _sum_events(events: Iterable[_Json]) -> list[tuple[float | None, float | None, int]]:
-    """Steps with the same sampling rate and noise are one line."""
+    """Steps of training with the same sampling rate and noise are one line."""
     steps: Counter[tuple[float | None, float | None]] = Counter()
-    for event in events:
+    for event in (event for event in events if event.get("kind") != "metrics"):
         steps[event.get("sampling_rate"), event.get("noise_multiplier")] += event.get("steps", 1)
     return [(rate, noise, count) for (rate, noise), count in steps.items()]
 
@@ -223,6 +226,15 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
+def _bar(spread: float | None) -> str:
+    """An error bar behind a number, nothing where there is none."""
+    return "" if spread is None else f" ± {_up(spread, '0.0001')}"
+
+
+def _bar_percent(spread: float | None) -> str:
+    return "" if spread is None else f" ± {_percent_up(spread)}"
+
+
 def _percent_up(share: float) -> str:
     """Rounded up, for what is an upper bound."""
     return f"{_up(100 * share, '0.1')}%"
@@ -267,6 +279,8 @@ def _rounds(numbers: Sequence[int]) -> str:
 _FILTERS: dict[str, Callable[..., str]] = {
     "percent": _percent,
     "percent_up": _percent_up,
+    "bar": _bar,
+    "bar_percent": _bar_percent,
     "epsilon": _epsilon,
     "factor": _factor,
     "number": _number,

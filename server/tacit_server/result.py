@@ -9,7 +9,7 @@ from typing import Any
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import EXAMPLE, Event
-from tacit.statement import MIXED, holds_against
+from tacit.statement import MIXED, cost, holds_against
 from tacit_server.checkpoint import RunState
 
 __all__ = ["result"]
@@ -42,6 +42,7 @@ def result(
 
     Guarantee: epsilon is the worst partner's, composed over every event of the run; without a mechanism it is null.
     `unit` is what every partner's events protect, or `mixed`, and then each partner's epsilon is about its own unit.
+    `metrics_epsilon_by_partner`, there where a partner gave its evaluations a price, is the part of them in it.
     """
     done = [line for line in state.history if line["status"] == "done"]
     return {
@@ -90,6 +91,7 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
         "epsilon_target": job.privacy.epsilon,
         "epsilon": worst if delta is not None and math.isfinite(worst) else None,
         "epsilon_by_partner": finite,
+        **_metrics(state, delta=delta),
         "events_by_partner": {
             name: [event.model_dump(mode="json", exclude={"version"}) for event in events]
             for name, events in state.events.items()
@@ -98,6 +100,13 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
         "secure_noise": secure_noise,
         "holds_against": list(holds_against(job)),
     }
+
+
+def _metrics(state: RunState, *, delta: float | None) -> dict[str, Any]:
+    """What the counts of evaluations cost by themselves, where partners gave them a price."""
+    told = {name: [event for event in events if event.kind == "metrics"] for name, events in state.events.items()}
+    found = {name: cost(events, delta=delta) for name, events in told.items() if events}
+    return {"metrics_epsilon_by_partner": found} if found else {}
 
 
 def _unit(events: Iterable[Event]) -> str:

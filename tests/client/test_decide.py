@@ -20,6 +20,7 @@ from tacit_client.decision import Denial, Grant, Request
 from tacit_client.policy import decide
 
 EVENT = Event(kind="dp-sgd", sampling_rate=0.02, noise_multiplier=1.0, steps=20)
+MANY = Event(kind="metrics", sampling_rate=1.0, noise_multiplier=20.0, steps=99)
 OPEN = Event(kind="none", sampling_rate=0.02, noise_multiplier=0.0, steps=20)
 LEFT_OUT = tuple(f"privacy.{key}" for key in ("noise_multiplier", "max_grad_norm", "delta"))
 
@@ -58,6 +59,9 @@ EVENTS = st.builds(
     noise_multiplier=st.sampled_from([0.8, 2.0]),
     steps=st.integers(1, 400),
 )
+METRICS = st.builds(
+    Event, kind=st.just("metrics"), sampling_rate=st.just(1.0), noise_multiplier=st.just(20.0), steps=st.integers(1, 99)
+)
 RULES = st.fixed_dictionaries(
     {
         "epsilon_limit": st.floats(0.1, 12),
@@ -81,6 +85,7 @@ FACTS = st.fixed_dictionaries(
         "peers": st.integers(0, 6),
         "rounds": st.integers(1, 30),
         "event": st.none() | EVENTS,
+        "metrics": st.none() | METRICS,
     }
 )
 
@@ -91,7 +96,7 @@ def _rules(keys: dict[str, object]) -> PolicySection:
 
 def _decide(job: Job, keys: dict[str, object], facts: dict[str, object]) -> Grant | Denial:
     event = OPEN if job.privacy.mechanism == "none" and facts["event"] else facts["event"]
-    request = Request(job, event, facts["rounds"] if event else 0)
+    request = Request(job, event, facts["rounds"] if event else 0, facts["metrics"] if event else None)
     return decide(request, _rules(keys), spent=facts["spent"], today=facts["today"], peers=facts["peers"])
 
 
@@ -110,14 +115,17 @@ def _twin(job: Job, keys: dict[str, object], facts: dict[str, object]) -> str | 
         ("delta", job.privacy.delta is not None and job.privacy.delta > keys["delta"]),
         ("min_cohort", lone),
         ("max_rounds_per_day", trains and facts["today"] + 1 > keys["max_rounds_per_day"]),
-        ("epsilon_limit", trains and not bare and _passes_the_limit(keys, facts)),
+        ("epsilon_limit", trains and (not bare or facts["metrics"]) and _passes_the_limit(keys, facts, bare=bare)),
     ]
     return next((rule for rule, denies in asked if denies), None)
 
 
-def _passes_the_limit(keys: dict[str, object], facts: dict[str, object]) -> bool:
-    """A round at a time."""
+def _passes_the_limit(keys: dict[str, object], facts: dict[str, object], *, bare: bool) -> bool:
+    """A round at a time, after all evaluations; rounds that promise nothing are not counted."""
     counted = [event for event in facts["spent"] if event.kind != "none" or not keys["allow_unprotected"]]
+    counted += [facts["metrics"]] if facts["metrics"] else []
+    if bare:
+        return _quick(counted, delta=keys["delta"]) > keys["epsilon_limit"]
     for _ in range(facts["rounds"]):
         counted.append(facts["event"])
         if _quick(counted, delta=keys["delta"]) > keys["epsilon_limit"]:
@@ -154,6 +162,8 @@ STRICTER: dict[str, Callable[[dict[str, object], dict[str, object]], object]] = 
     "vocabularies": lambda keys, facts: keys.update(vocabularies=[]),
     "max_holdout": lambda keys, facts: keys.update(max_holdout=keys["max_holdout"] / 6),
     "max_rounds_per_day": lambda keys, facts: keys.update(max_rounds_per_day=1 + keys["max_rounds_per_day"] // 2),
+    "metrics_epsilon": lambda keys, facts: keys.update(metrics_epsilon=0.01),
+    "metrics": lambda keys, facts: facts.update(metrics=facts["metrics"] or MANY),
     "spent": lambda keys, facts: facts.update(spent=[*facts["spent"], EVENT]),
     "unprotected": lambda keys, facts: facts.update(spent=[*facts["spent"], OPEN]),
     "today": lambda keys, facts: facts.update(today=facts["today"] + 1),
@@ -183,7 +193,7 @@ def test_nothing_stricter_turns_a_denial_into_a_grant(jobs, way: str) -> None:
 
 def test_every_key_of_the_policy_is_among_the_stricter_ones() -> None:
     assert set(PolicySection.model_fields) <= set(STRICTER)
-    assert len(STRICTER) == len(PolicySection.model_fields) + 5
+    assert len(STRICTER) == len(PolicySection.model_fields) + 6
 
 
 @pytest.fixture(scope="module")

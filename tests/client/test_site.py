@@ -187,12 +187,13 @@ def test_every_key_of_the_policy_has_a_line_that_says_what_it_does(tmp_path: Pat
     site.write(tmp_path, name="a", address="b:1", data=None, trust_new_peers=False)
     lines = (tmp_path / "site.toml").read_text().splitlines()
     keys = [line.partition(" =")[0] for line in lines[lines.index("[policy]") :] if " = " in line and line[0] != "#"]
-    assert sorted(keys) == sorted(PolicySection.model_fields)
-    for key in keys:
+    assert sorted([*keys, "metrics_epsilon"]) == sorted(PolicySection.model_fields)
+    for key in (*keys, "# metrics_epsilon"):
         (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{key} ="))
         assert lines[place - 1].startswith("# ")
     assert max(map(len, lines)) <= 120
     assert tomllib.loads("\n".join(lines))["policy"]["allowed_tasks"]
+    assert tomllib.loads("\n".join(line.removeprefix("# ") for line in lines if "_epsilon =" in line))
 
 
 def test_every_key_of_the_data_has_a_line_that_can_be_taken(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_vector_round_trip(evaluation):
     counters = _count(evaluation)
     vector = counters.to_vector()
     assert vector.dtype == np.int64
-    assert vector.shape == (counters.classes**2 + 1,) == (Counters.length(counters.classes),)
+    assert vector.shape == (counters.classes**2 + 4,) == (Counters.length(counters.classes),)
     assert np.array_equal(Counters.from_vector(vector, classes=counters.classes).to_vector(), vector)
 
 
@@ -97,15 +97,17 @@ def test_no_examples_have_no_scores():
 @pytest.mark.parametrize(
     ("vector", "message"),
     [
-        ([1, 0, 0, 1], "vector of 5 numbers"),
-        ([1, 0, 0, 1, 0, 0], "vector of 5 numbers"),
-        ([[1, 0, 0, 1, 0]], "vector of 5 numbers"),
-        ([1, -1, 0, 1, 0], "counts >= 0"),
-        ([1, 0, 0, 1, -1], "loss_sum from 0"),
-        ([0, 0, 0, 0, 1], "loss_sum from 0 to 0"),
-        ([1, 0, 0, 0, int(LOSS_LIMIT / LOSS_UNIT) + 1], "loss_sum from 0 to"),
-        ([1.0, 0.0, 0.0, 1.0, 0.0], "whole numbers"),
-        (np.array([2**63, 0, 0, 1, 0], np.uint64), "within int64"),
+        ([1, 0, 0, 1, 0, 2, 0], "vector of 8 numbers"),
+        ([1, 0, 0, 1, 0, 2, 0, 0, 0], "vector of 8 numbers"),
+        ([[1, 0, 0, 1, 0, 2, 0, 0]], "vector of 8 numbers"),
+        ([1, -1, 0, 1, 0, 2, -1, 0], "counts >= 0"),
+        ([1, 0, 0, 1, -1, 2, 0, 0], "loss_sum from 0"),
+        ([0, 0, 0, 0, 1, 0, 0, 0], "loss_sum from 0 to 0"),
+        ([1, 0, 0, 0, int(LOSS_LIMIT / LOSS_UNIT) + 1, 1, 0, 0], "loss_sum from 0 to"),
+        ([1, 0, 1, 0, 0, 2, 0, 0], "1 right and 1 wrong"),
+        ([1, 0, 1, 0, 0, 1, 1, -1], "variance >= 0"),
+        ([1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 0.0], "whole numbers"),
+        (np.array([2**63, 0, 0, 1, 0, 1, 0, 0], np.uint64), "counts >= 0"),
     ],
 )
 def test_a_vector_no_examples_can_have_is_refused(vector, message):
@@ -138,4 +140,4 @@ def test_other_classes_and_shapes_are_refused():
 
 
 def test_public_names():
-    assert metrics.__all__ == ["LOSS_LIMIT", "LOSS_UNIT", "Counters", "Scores"]
+    assert metrics.__all__ == ["LOSS_LIMIT", "LOSS_UNIT", "NOISY_LOSS_LIMIT", "Counters"]

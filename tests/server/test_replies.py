@@ -14,11 +14,13 @@ from scripted import EVENT, NORM, D, score, sums, update
 
 from tacit.errors import BadInput
 from tacit.metrics import Counters
+from tacit.privacy.events import Event
 from tacit.secagg.messages import MaskedVector
 from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal
 from tacit_server.replies import Replies, check_events, collect, mean, tally
 from tacit_server.transport import Failure
 
+JUDGED = Event(kind="metrics", sampling_rate=1.0, noise_multiplier=10.0, steps=1)
 NOT_PRIVATE = "privacy={mechanism='none'}"
 
 
@@ -87,18 +89,41 @@ def test_the_mean_is_numpys(make_job, parts, most):
     np.testing.assert_allclose(mean(total, ask), expected, rtol=1e-12, atol=1e-15)
 
 
-def test_scores_add_up_and_what_is_none_counts_nothing():
+def test_scores_add_up_and_what_is_none_counts_nothing(make_job):
     good = score("p0", 0.5), score("p1", 0.9)
     bad = (
         ("p2", Failure("gone")),
         ("p3", Refusal("p3", "no").pack()),
         ("p4", sums("p4", np.ones(4)).pack()),
-        ("p5", sums("p5", -np.ones(5, np.int64)).pack()),
+        ("p5", sums("p5", -np.ones(8, np.int64)).pack()),
         ("p6", Parcel({}, {"kind": "update"})),
     )
-    found = tally([*_answers(*good), *bad], classes=2)
-    assert found.to_vector().tolist() == [14, 6, 0, 0, 0]
-    assert tally(bad, classes=2).to_vector().tolist() == Counters.zeros(2).to_vector().tolist()
+    found = tally([*_answers(*good), *bad], _ask(make_job()), classes=2)
+    assert found.counters.to_vector().tolist() == [14, 6, 0, 0, 0, 14, 6, 0]
+    assert found.events == {}
+    none = tally(bad, _ask(make_job()), classes=2)
+    assert none.counters.to_vector().tolist() == Counters.zeros(2).to_vector().tolist()
+    assert none.scores() is None
+
+
+def test_noise_is_read_with_its_sign_and_told_with_its_event(make_job):
+    noisy = Counters(np.array([[400, -30], [-20, 500]]), 300 * 2**16, (905, -45), variance=900)
+    answers = [*_answers(replace(sums("p0", noisy.to_vector()), events=(JUDGED,)), score("p1", 0.5))]
+    found = tally(answers, _ask(make_job()), classes=2)
+    assert found.counters.to_vector().tolist() == [405, -25, -20, 500, 300 * 2**16, 910, -40, 900]
+    assert found.events == {"p0": (JUDGED,)}
+    scores = found.scores()
+    assert scores.confusion == ((405, 0), (0, 500))  # clipped after the sum
+    assert (scores.examples, scores.accuracy, scores.count_std) == (870, 1.0, 30.0)
+
+
+def test_more_evaluations_than_were_asked_for_count_nothing(make_job):
+    asked = _ask(make_job("training.rounds=9"), round=3, attempt=2)
+    check_events((JUDGED.model_copy(update={"steps": 6}),), ask=asked)
+    with pytest.raises(BadInput, match=r"^expected at most 6 evaluations in the events, found 7$"):
+        check_events((JUDGED.model_copy(update={"steps": 7}),), ask=asked)
+    liar = replace(score("p0"), events=(JUDGED.model_copy(update={"steps": 7}),))
+    assert tally(_answers(liar), asked, classes=2).scores() is None
 
 
 def test_events_are_of_what_was_asked_at_most(make_job):

@@ -234,7 +234,7 @@ def test_partners_are_asked_for_the_same_round(run, make_partners):
         state, _ = run(partners, SECURE, partners=4)
     assert len(rounds) == 2 * 4 * 4  # each is read for the partner's decision, and again for its keys
     shown = {(r.number, r.attempt, r.purpose, r.update, r.counters, r.threshold) for r in rounds}
-    assert shown == {(n, 1, "train", D, 3, 3) for n in (1, 2)} | {(n, 1, "evaluate", 0, 5, 3) for n in (1, 2)}
+    assert shown == {(n, 1, "train", D, 3, 3) for n in (1, 2)} | {(n, 1, "evaluate", 0, 8, 3) for n in (1, 2)}
     assert {r.job for r in rounds} == {state.job_hash}
     assert {tuple(m.name for m in r.members) for r in rounds} == {("p0", "p1", "p2", "p3")}
 
