@@ -33,11 +33,12 @@ LIBRARIES = {
         "tacit_client.checkup.machine",
         "tacit_client.data",
         "tacit_client.office",
+        "tacit_client.optimizer",
         "tacit_server.export",
         "tacit_server.proposal",
         "tacit_sim",
     ),
-    "opacus": ("tacit_client.gradients", "tacit_client.train", "tacit_sim.bench"),
+    "opacus": ("tacit_client.gradients", "tacit_client.optimizer", "tacit_sim.bench"),
     "flwr": (
         "tacit.link.objects",
         "tacit.link.records",

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Gradients", "Outer", "Rows", "clipped_sums", "exact", "whole"]
+__all__ = ["Gradients", "Outer", "Rows", "clipped_sums", "whole"]
 
 _TINY = 1e-6  # keeps the quotient of clip norm and norm finite; as in Opacus
+_NO_DOUBLES = ("mps",)  # devices without float64
+_AT_ONCE = 1 << 18  # numbers in float64 beside the gradients themselves: they stay in the processor's cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,16 +85,9 @@ def whole(gradients: Gradients) -> Tensor:
     return gradients
 
 
-def exact(gradients: Gradients) -> Gradients:
-    """The same on the CPU in float64, in which norms and sums are right to twelve digits."""
-    if isinstance(gradients, Outer):
-        return Outer(gradients.left.cpu().double(), gradients.right.cpu().double())
-    if isinstance(gradients, Rows):
-        return Rows(gradients.examples.cpu(), gradients.rows.cpu(), gradients.values.cpu().double(), gradients.shape)
-    return gradients.cpu().double()
-
-
-def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float, persons: Tensor | None = None) -> list[Tensor]:
+def clipped_sums(
+    gradients: Sequence[Gradients], *, max_norm: float, persons: Tensor | None = None, exact: bool = False
+) -> list[Tensor]:
     """The sum over units of each parameter's gradients, every unit's scaled to a norm of at most `max_norm`.
 
     Args:
@@ -100,15 +95,21 @@ def clipped_sums(gradients: Sequence[Gradients], *, max_norm: float, persons: Te
         max_norm: of a unit's gradients of all parameters together.
         persons: int64 `[n]`, rising from 0 without a gap: whose each example is. The unit is then the person, whose
             gradient is the mean of its examples'; None: the example.
+        exact: with norms and sums in float64, whatever the gradients are in; they come back in float64, and on the CPU
+            where their device has no such numbers.
 
     Guarantee: no unit moves the sums by more than `max_norm` in L2, whatever it and the model hold. Gradients that
     leave the finite numbers count as zero there, or one example could show itself by a NaN; they do so before a
-    person's are averaged, and touch nobody else's.
+    person's are averaged, and touch nobody else's. With `exact` this holds up to a part in 2^22, for up to 2^15 units
+    and 2^30 parameters: the norm is that of the very numbers that are summed, and each operation is right to 2^-53.
     """
-    gradients = [_finite(found) for found in gradients]
+    dtype = torch.float64 if exact else None  # None: as they are
+    gradients = [_finite(_near(found) if exact else found) for found in gradients]
     if persons is not None and not _alone(persons):
+        if exact:  # how a mean is rounded hangs on who else is in the batch: by a part in 2^50 instead of one in 2^22
+            gradients, persons = [_doubled(found) for found in gradients], _reachable(persons)
         gradients = [_finite(_means(found, persons)) for found in gradients]  # again: large numbers overflow in a mean
-    norms = torch.stack([_norms(found) for found in gradients]).norm(dim=0)
+    norms = torch.stack([_norms(found, dtype) for found in gradients]).norm(dim=0)
     factors = (max_norm / (norms + _TINY)).clamp(max=1.0)
     # Of a huge norm the quotient may be too small a number to have all its digits: rounded up it would bound less.
     factors = torch.nextafter(factors, torch.zeros_like(factors))
@@ -150,6 +151,28 @@ def _row_means(gradients: Rows, persons: Tensor, counts: Tensor) -> Rows:
     return Rows(pairs // count, pairs % count, values, (len(counts), count))
 
 
+def _near(gradients: Gradients) -> Gradients:
+    """The same, on the CPU where their device has no float64."""
+    if isinstance(gradients, Outer):
+        return Outer(_reachable(gradients.left), _reachable(gradients.right))
+    if isinstance(gradients, Rows):
+        examples, rows, values = map(_reachable, (gradients.examples, gradients.rows, gradients.values))
+        return Rows(examples, rows, values, gradients.shape)
+    return _reachable(gradients)
+
+
+def _reachable(tensor: Tensor) -> Tensor:
+    return tensor.cpu() if tensor.device.type in _NO_DOUBLES else tensor
+
+
+def _doubled(gradients: Gradients) -> Gradients:
+    if isinstance(gradients, Outer):
+        return Outer(gradients.left.double(), gradients.right.double())
+    if isinstance(gradients, Rows):
+        return replace(gradients, values=gradients.values.double())
+    return gradients.double()
+
+
 def _finite(gradients: Gradients) -> Gradients:
     """The same with zeros for what is not finite; factors come back with the size of the gradient all in `left`.
 
@@ -169,26 +192,33 @@ def _zeroed(tensor: Tensor) -> Tensor:
     return tensor.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _norms(gradients: Gradients) -> Tensor:
+def _norms(gradients: Gradients, dtype: torch.dtype | None) -> Tensor:
     """Each unit's L2 norm, `[n]`."""
     if isinstance(gradients, Outer):
-        return _lengths(gradients.left) * _lengths(gradients.right)
+        return _lengths(gradients.left, dtype) * _lengths(gradients.right, dtype)
     if isinstance(gradients, Rows):
-        norms = _lengths(gradients.values)
+        norms = _lengths(gradients.values, dtype)
         total = norms.new_zeros(gradients.shape[0]).index_add_(0, gradients.examples, norms.square())
         return total.sqrt()
-    return _lengths(gradients.reshape(len(gradients), -1))
+    return _lengths(gradients.reshape(len(gradients), -1), dtype)
 
 
-def _lengths(rows: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+def _lengths(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     return lengths
 
 
 def _weighted_sum(gradients: Gradients, weights: Tensor) -> Tensor:
+    """In the weights' precision."""
     if isinstance(gradients, Outer):
-        return (gradients.left * weights.unsqueeze(1)).T @ gradients.right
+        return (gradients.left.to(weights) * weights.unsqueeze(1)).T @ gradients.right.to(weights)
     if isinstance(gradients, Rows):
-        scaled = gradients.values * weights[gradients.examples].unsqueeze(1)
+        scaled = gradients.values.to(weights) * weights[gradients.examples].unsqueeze(1)
         return scaled.new_zeros(gradients.shape[1], scaled.shape[1]).index_add_(0, gradients.rows, scaled)
-    return torch.einsum("i,i...", weights, gradients)
+    if gradients.dtype == weights.dtype:
+        return torch.einsum("i,i...", weights, gradients)
+    total = weights.new_zeros(gradients.shape[1:])
+    count = max(1, _AT_ONCE // max(1, total.numel()))
+    for part, share in zip(torch.split(gradients, count), torch.split(weights, count), strict=True):
+        total += torch.einsum("i,i...", share, part.to(weights))
+    return total

@@ -51,9 +51,8 @@ __all__ = ["Office", "describe_device"]
 
 _log = logging.getLogger(__name__)
 
-_FEW = 4  # examples on which the network is asked whether it mixes them
 _HOLDOUT = b"tacit/v1/holdout"  # what the key of the split is derived for
-_RUN = 128  # letters of a run's id; ours have 32
+_FEW, _RUN = 4, 128  # examples by which a network shows whether it mixes them; letters of a run's id, ours have 32
 _BEGINNINGS = {"hello", "advertise", "train", "evaluate", "statement"}  # messages that say themselves what they are for
 
 
@@ -275,6 +274,7 @@ class Office:
             private=job.privacy.mechanism != "none",
             device=self._torch_device,
             max_physical_batch=self._config.max_physical_batch or job.performance.max_physical_batch,
+            hardened=True,
         )
         if (few := min(_FEW, len(fitted.train))) > 1:
             check_independent(trainer.network, fitted.train.take(np.arange(few)).to(trainer.device).inputs)

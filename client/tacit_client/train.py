@@ -10,14 +10,12 @@ makes the per-example gradients; sampling, clipping, noise and divisor are ours,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from tacit import vector as vectors
@@ -30,9 +28,10 @@ from tacit.privacy.events import EXAMPLE
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Stream
 from tacit.tasks.task import Encoded, Task
-from tacit_client.clipping import Gradients, clipped_sums, exact
+from tacit_client.clipping import clipped_sums
 from tacit_client.gradients import PerExample
 from tacit_client.memory import keep_freed_memory
+from tacit_client.optimizer import PrivateOptimizer, handed_over
 from tacit_client.persons import Batch, Persons
 
 __all__ = ["Shard", "Trainer", "pick_device"]
@@ -97,18 +96,28 @@ class Trainer:
         device: where to compute.
         max_physical_batch: examples whose gradients are in memory at once, or one person's where it gives more; changes
             no result but rounding.
+        hardened: whether the noise of `dp-sgd` is drawn and added in integers (`tacit.privacy.grid.noised_sum`), so
+            that no digit of a float gives away what it hides; else it is the quick noise of float32, for simulations.
 
     Raises:
         BadInput: a layer that mixes examples or has no per-example gradient.
     """
 
     def __init__(
-        self, network: nn.Module, *, task: Task, private: bool, device: torch.device, max_physical_batch: int
+        self,
+        network: nn.Module,
+        *,
+        task: Task,
+        private: bool,
+        device: torch.device,
+        max_physical_batch: int,
+        hardened: bool = False,
     ) -> None:
         check_private(network)
         keep_freed_memory()
         self.network = _colours_last(network.to(device))
         self.device = device
+        self.hardened = hardened
         self._task = task
         self._max_physical_batch = max_physical_batch
         # Wrapped once for the job: Opacus refuses, or doubles its hooks, on a second wrapping.
@@ -136,13 +145,14 @@ class Trainer:
 
         Guarantee: under `dp-sgd` the returned vector depends on the examples only through `mechanism.steps`
         Poisson-sampled Gaussian mechanisms with the mechanism's rate and noise multiplier; it satisfies what
-        `mechanism.event()` says, for the unit that it names.
+        `mechanism.event()` says, for the unit that it names. With `hardened` this is so for the numbers that leave;
+        without it, for the real numbers of which they are roundings.
         """
         self._check_unit(mechanism, shard)
         vectors.load(self.network, start)
         self._model.train()
         optimizer = _optimizer(self.network, training, learning_rate)
-        private = _PrivateOptimizer(optimizer, mechanism=mechanism, noise=noise) if mechanism.private else None
+        private = self._private(optimizer, mechanism=mechanism, noise=noise) if mechanism.private else None
         for _ in range(mechanism.steps):
             batch = shard.draw(sampling, rate=mechanism.sampling_rate)
             if private is None:
@@ -181,12 +191,11 @@ class Trainer:
         total = np.zeros(len(start), dtype=np.float64)
         for chunk in shard.draw(sampling, rate=mechanism.sampling_rate).chunks(self._max_physical_batch):
             self._losses(shard, chunk).sum().backward()  # type: ignore[no-untyped-call]  # torch's
-            persons = None if chunk.persons is None else torch.from_numpy(chunk.persons)
-            gradients = [exact(found) for found in _gradients(parameters)]
-            sums = clipped_sums(gradients, max_norm=mechanism.max_grad_norm, persons=persons)
-            total += np.concatenate([found.reshape(-1).numpy() for found in sums])
+            persons = None if chunk.persons is None else torch.from_numpy(chunk.persons).to(self.device)
+            found = handed_over(parameters)
+            sums = clipped_sums(found, max_norm=mechanism.max_grad_norm, persons=persons, exact=True)
+            total += np.concatenate([part.reshape(-1).cpu().numpy() for part in sums])
             for parameter in parameters:
-                parameter.grad_sample = None
                 parameter.grad = None
         return total
 
@@ -214,7 +223,10 @@ class Trainer:
                 hint="plan it for the data that is trained on",
             )
 
-    def _private_step(self, optimizer: _PrivateOptimizer, shard: Shard, batch: Batch) -> None:
+    def _private(self, optimizer: torch.optim.Optimizer, *, mechanism: Mechanism, noise: Stream) -> PrivateOptimizer:
+        return PrivateOptimizer(optimizer, mechanism=mechanism, noise=noise, hardened=self.hardened)
+
+    def _private_step(self, optimizer: PrivateOptimizer, shard: Shard, batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
         for chunk in batch.chunks(self._max_physical_batch):
             self._losses(shard, chunk).sum().backward()  # type: ignore[no-untyped-call]  # torch's
@@ -237,68 +249,6 @@ class Trainer:
     def _losses(self, shard: Shard, chunk: Batch) -> Tensor:
         examples = shard.take(chunk.rows).to(self.device)
         return self._task.loss(self._model(*examples.inputs), examples.targets)
-
-
-class _PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
-    """Clipping, noise and divisor of one `Mechanism` before the step of a plain optimiser.
-
-    A step is any number of `accumulate` calls, none for an empty batch, and then one `release`.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, *, mechanism: Mechanism, noise: Stream) -> None:
-        super().__init__(
-            optimizer,
-            noise_multiplier=mechanism.noise_multiplier,
-            max_grad_norm=mechanism.max_grad_norm,
-            expected_batch_size=None,
-            loss_reduction="sum",
-        )
-        self._mechanism = mechanism
-        self._noise = noise
-
-    def accumulate(self, *, persons: Tensor | None = None) -> None:
-        """Clip the gradients of one physical batch, each example's or each person's, add them up and let go of them.
-
-        Args:
-            persons: as for `clipped_sums`; all examples of theirs in this step are in this physical batch.
-
-        Guarantee: no unit moves the sum by more than `mechanism.max_grad_norm`, whatever it and the model hold:
-        gradients that leave the finite numbers count as zero there, or one example could show itself by a NaN.
-
-        Raises:
-            BadInput: a trainable parameter that the network does not use.
-        """
-        sums = clipped_sums(_gradients(self.params), max_norm=self._mechanism.max_grad_norm, persons=persons)
-        for parameter, clipped in zip(self.params, sums, strict=True):
-            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
-        for parameter in self.params:
-            parameter.grad_sample = None
-
-    def release(self) -> None:
-        """Add the noise, divide by the expected batch, and take the optimiser's step.
-
-        Guarantee: every trainable parameter gets noise of standard deviation `mechanism.noise_std` in every step,
-        also where the batch was empty, and parameters without dimensions too.
-        """
-        for parameter in self.params:
-            noise = torch.from_numpy(self._noise.gaussian(parameter.numel())).to(parameter.device)
-            total = noise.view_as(parameter).mul_(self._mechanism.noise_std)
-            if parameter.summed_grad is not None:
-                total += parameter.summed_grad.view_as(parameter)
-            parameter.grad = total.div_(self._mechanism.expected_batch)
-        self.original_optimizer.step()
-
-
-def _gradients(parameters: Iterable[Any]) -> list[Gradients]:
-    """What Opacus hung on each parameter. Raises BadInput where that is nothing."""
-    found = [(parameter, parameter.grad_sample) for parameter in parameters]
-    for parameter, gradients in found:
-        if gradients is None:
-            raise BadInput(
-                f"expected a network that uses its parameters, found one of {list(parameter.shape)} left out",
-                hint="remove that layer, or set requires_grad=False on it",
-            )
-    return [gradients for _, gradients in found]
 
 
 def _colours_last(network: nn.Module) -> nn.Module:

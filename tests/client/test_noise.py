@@ -18,7 +18,8 @@ from tacit import vector
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Randomness
 from tacit.tasks.task import Encoded, Task
-from tacit_client.train import Shard, Trainer, _PrivateOptimizer
+from tacit_client.optimizer import PrivateOptimizer
+from tacit_client.train import Shard, Trainer
 
 torch.set_num_threads(1)
 
@@ -140,11 +141,15 @@ def test_the_rate_is_the_mechanisms_and_the_divisor_its_expected_batch():
 
 
 @pytest.mark.statistical
-def test_a_parameter_without_dimensions_is_clipped_and_noised():
+@pytest.mark.parametrize("hardened", [False, True])
+def test_a_parameter_without_dimensions_is_clipped_and_noised(hardened):
     scalar, row = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(3))
     mechanism = private(max_grad_norm=2.0, noise_multiplier=0.5, expected_batch=4.0)
-    optimizer = _PrivateOptimizer(
-        torch.optim.SGD([scalar, row], lr=1.0), mechanism=mechanism, noise=Randomness(8).stream("noise")
+    optimizer = PrivateOptimizer(
+        torch.optim.SGD([scalar, row], lr=1.0),
+        mechanism=mechanism,
+        noise=Randomness(8).stream("noise"),
+        hardened=hardened,
     )
     released = []
     for _ in range(1500):
