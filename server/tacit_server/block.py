@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from tacit.privacy.grid import Grid
 
 from tacit.errors import BadInput
 from tacit.privacy.events import Event
+from tacit.privacy.grid import Grid
 from tacit.privacy.mechanism import Mechanism, common_rate, plan
 from tacit.privacy.shares import step_grid
 from tacit.secagg import block, server
@@ -62,6 +62,9 @@ def train_block(cohort: Cohort, ask: Ask, optimizer: ServerOptimizer) -> Replies
     started = time.perf_counter()
     try:
         begun = _begin(cohort, ask, replies)
+    except BadInput as error:  # fewer partners than the job was checked for
+        replies.reason = error.message
+        return replies
     except Abort as error:
         replies.reason = error.message
         note(replies, cohort.open(ask, purpose="train", update=len(ask.vector), counters=0), error.rejected)

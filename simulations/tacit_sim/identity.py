@@ -18,7 +18,9 @@ def party(job: Job, name: str) -> Party:
     Guarantee: none. Keys follow from the simulation's seed, which everybody may know; real partners make theirs.
     """
     sim = job.simulation
-    rules = Rules(peers=_peers(sim.seed, sim.partners), min_cohort=job.aggregation.min_cohort)
+    least = job.aggregation.min_cohort
+    survivors = min(least, job.aggregation.needed(least))  # enough for the job is enough for its virtual partners
+    rules = Rules(peers=_peers(sim.seed, sim.partners), min_cohort=survivors)
     return Party(name, _key(sim.seed, name), rules)
 
 

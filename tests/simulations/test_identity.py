@@ -16,7 +16,7 @@ def test_keys_follow_from_seed_and_name_and_from_nothing_else(make_job):
 
 
 def test_everybody_accepts_everybody_and_nobody_else(make_job):
-    job = make_job("simulation.partners=5", "aggregation.min_cohort=4")
+    job = make_job("simulation.partners=5", "aggregation.min_cohort=4", "aggregation.threshold=4")
     parties = [party(job, f"partner-{i}") for i in range(5)]
     for one in parties:
         assert one.rules.min_cohort == 4
