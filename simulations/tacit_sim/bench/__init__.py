@@ -8,6 +8,8 @@ from tacit.errors import BadInput
 from tacit_sim.bench.engine import ENGINES, SIZES, measure_engines
 from tacit_sim.bench.link import CASES as LINKS
 from tacit_sim.bench.link import measure_link
+from tacit_sim.bench.noise import CASES as NOISES
+from tacit_sim.bench.noise import measure_noise
 from tacit_sim.bench.seal import CASES as FILES
 from tacit_sim.bench.seal import measure_seal
 from tacit_sim.bench.secagg import CASES as ROUNDS
@@ -15,11 +17,20 @@ from tacit_sim.bench.secagg import measure_secagg
 from tacit_sim.bench.step import CASES, measure_steps
 from tacit_sim.bench.table import Table
 
-__all__ = ["Table", "bench", "measure_engines", "measure_link", "measure_seal", "measure_secagg", "measure_steps"]
+__all__ = [
+    "Table",
+    "bench",
+    "measure_engines",
+    "measure_link",
+    "measure_noise",
+    "measure_seal",
+    "measure_secagg",
+    "measure_steps",
+]
 
 
 def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, repeats: int | None = None) -> Table:
-    """Run the benchmark `name`: `engine`, `link`, `seal`, `secagg` or `step`.
+    """Run the benchmark `name`: `engine`, `link`, `noise`, `seal`, `secagg` or `step`.
 
     Args:
         only: leave out cases without this text in their name.
@@ -48,13 +59,19 @@ def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, re
             rounds = [case for case in ROUNDS if only in case.name]
             _some(rounds, only, [case.name for case in ROUNDS])
             return measure_secagg(rounds, repeats=repeats or 3)
+        case "noise" if engines is None:
+            noises = [case for case in NOISES if only in case.name]
+            _some(noises, only, [case.name for case in NOISES])
+            return measure_noise(noises, repeats=repeats or 9)
         case "seal" if engines is None:
             files = [case for case in FILES if only in case.name]
             _some(files, only, [case.name for case in FILES])
             return measure_seal(files, repeats=repeats or 3)
-        case "link" | "seal" | "secagg" | "step":
+        case "link" | "noise" | "seal" | "secagg" | "step":
             raise BadInput(f"expected --engine with bench engine only, found it with {name}", hint="remove --engine")
-    raise BadInput(f"expected a benchmark engine, link, seal, secagg or step, found {name}", hint="choose one of these")
+    raise BadInput(
+        f"expected a benchmark engine, link, noise, seal, secagg or step, found {name}", hint="choose one of these"
+    )
 
 
 def _some(found: Sequence[object], only: str, names: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
 """One local step: ours beside Opacus alone and beside the step without privacy, in one process.
 
-Ours is `Trainer.train` as a partner runs it: Poisson sampling, the keyed noise, the copy of the global model in and
-of the update out. Opacus alone is its GradSampleModule and DPOptimizer on the mean loss with fixed batches and
-torch's noise. Plain is torch with fixed batches. Repetitions take turns, so that a busy machine is busy for all.
+Ours is `Trainer.train`: Poisson sampling, the keyed noise of a simulation (`bench noise` has that of a partner), the
+copy of the global model in and of the update out. Opacus alone is its GradSampleModule and DPOptimizer on the mean loss
+with fixed batches and torch's noise. Plain is torch with fixed batches. Repetitions take turns, so that a busy machine
+is busy for all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tacit import vector as vectors
 from tacit.data.examples import Examples
 from tacit.job import TrainingSection
 from tacit.privacy.mechanism import Mechanism, sampling_rate
-from tacit.privacy.randomness import Randomness
+from tacit.privacy.randomness import Randomness, Stream
 from tacit.tasks.image import IMAGE_CLASSIFICATION
 from tacit.tasks.table import parse_options
 from tacit.tasks.task import Encoded, Task
@@ -31,7 +32,7 @@ from tacit.tasks.text import TEXT_CLASSIFICATION
 from tacit_client.train import Shard, Trainer
 from tacit_sim.bench.table import Table
 
-__all__ = ["CASES", "Case", "measure_steps"]
+__all__ = ["CASES", "Case", "encoded", "measure_steps", "network_of", "tacit_steps"]
 
 _SIZE = 20  # a partner's examples, in batches
 _STEPS = 4  # in a row in one measurement: as a round has them
@@ -101,17 +102,17 @@ def measure_steps(cases: Sequence[Case] = CASES, *, repeats: int = 15) -> Table:
 
 
 def _row(case: Case, *, repeats: int) -> dict[str, Any]:
-    data = _encoded(case)
+    data = encoded(case)
     batches = [data.take(torch.arange(i * case.batch, (i + 1) * case.batch)) for i in range(_STEPS)]
     contenders = {
         "plain": _plain(case, batches),
         "opacus": _opacus(case, batches),
-        "tacit": _tacit(case, data),
+        "tacit": tacit_steps(case, data),
     }
     turns = [{name: _seconds(steps) for name, steps in contenders.items()} for _ in range(repeats + 1)][1:]
     return {
         "case": case.name,
-        "parameters": vectors.size(_network(case)),
+        "parameters": vectors.size(network_of(case)),
         **{f"{name}_ms": 1000 * median(turn[name] for turn in turns) for name in contenders},
         "tacit/opacus": median(turn["tacit"] / turn["opacus"] for turn in turns),
         "tacit/plain": median(turn["tacit"] / turn["plain"] for turn in turns),
@@ -125,13 +126,13 @@ def _seconds(steps: Steps) -> float:
 
 
 def _plain(case: Case, batches: list[Encoded]) -> Steps:
-    network = _network(case)
+    network = network_of(case)
     optimizer = torch.optim.SGD(network.parameters(), lr=_RATE)
     return lambda count: _loop(case, network, optimizer, batches[:count])
 
 
 def _opacus(case: Case, batches: list[Encoded]) -> Steps:
-    network = GradSampleModule(_network(case), loss_reduction="mean")
+    network = GradSampleModule(network_of(case), loss_reduction="mean")
     optimizer = DPOptimizer(
         torch.optim.SGD(network.parameters(), lr=_RATE),
         noise_multiplier=_NOISE,
@@ -150,11 +151,17 @@ def _loop(case: Case, network: nn.Module, optimizer: torch.optim.Optimizer, batc
         optimizer.step()
 
 
-def _tacit(case: Case, data: Encoded) -> Steps:
-    network = _network(case)
+def tacit_steps(case: Case, data: Encoded, *, noise: Stream | None = None, hardened: bool = False) -> Steps:
+    """Runs a partner's steps, with the noise of a simulation unless `hardened`, from `noise` or else a fresh stream."""
+    network = network_of(case)
     start = vectors.flatten(network)
     trainer = Trainer(
-        network, task=case.task, private=True, device=torch.device("cpu"), max_physical_batch=_PHYSICAL_BATCH
+        network,
+        task=case.task,
+        private=True,
+        device=torch.device("cpu"),
+        max_physical_batch=_PHYSICAL_BATCH,
+        hardened=hardened,
     )
     shard = Shard(data, torch.arange(len(data)))
     randomness = Randomness()
@@ -167,7 +174,7 @@ def _tacit(case: Case, data: Encoded) -> Steps:
             training=TrainingSection(rounds=1, local_steps=count, batch_size=case.batch, learning_rate=_RATE),
             learning_rate=_RATE,
             sampling=randomness.stream(),
-            noise=randomness.stream(),
+            noise=noise or randomness.stream(),
         )
 
     return run
@@ -184,13 +191,15 @@ def _mechanism(case: Case, *, examples: int, steps: int) -> Mechanism:
     )
 
 
-def _network(case: Case) -> nn.Module:
+def network_of(case: Case) -> nn.Module:
+    """The network of `case`, the same every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return case.task.models[case.model].build(parse_options(case.task, case.model, case.options))
 
 
-def _encoded(case: Case) -> Encoded:
+def encoded(case: Case) -> Encoded:
+    """Examples drawn at random, enough for the batches of `case`."""
     n, classes = _SIZE * case.batch, case.options["classes"]
     draw = np.random.default_rng(0)
     if case.task is IMAGE_CLASSIFICATION:
