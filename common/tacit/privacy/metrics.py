@@ -25,6 +25,7 @@ __all__ = ["Price", "evaluations", "price"]
 _PARTS = 3  # of what one example adds, each as large as the others
 _ROUNDING = 4  # of the variance: what makes of a continuous Gaussian one over the integers
 _LOSS_STEPS = round(NOISY_LOSS_LIMIT / LOSS_UNIT)  # that one example adds at most
+_MORE = "raise metrics_epsilon, or have the job evaluate more rarely"
 _LARGEST = 2**15  # standard deviation of a count: then no noise on the loss comes near the 2^40 of a counter
 
 
@@ -49,7 +50,7 @@ class Price:
         if self.variance > _LARGEST**2:
             raise BadInput(
                 f"expected noise on counts of a standard deviation up to {_LARGEST}, found {self.variance**0.5:.4g}",
-                hint="raise policy.metrics_epsilon in site.toml, or have the job evaluate more rarely",
+                hint=_MORE,
             )
 
     @property
@@ -122,5 +123,10 @@ def price(job: Job, *, epsilon: float, delta: float, unit: str = EXAMPLE, most: 
     planned = evaluations(job)
     if not planned:
         return None
-    noise = calibrate(target=epsilon, delta=job.privacy.delta or delta, sampling_rate=1.0, steps=planned)
+    try:
+        noise = calibrate(target=epsilon, delta=job.privacy.delta or delta, sampling_rate=1.0, steps=planned)
+    except BadInput:
+        raise BadInput(
+            f"expected a metrics_epsilon that noise can reach over {planned} evaluations, found {epsilon:g}", hint=_MORE
+        ) from None
     return Price(noise_multiplier=noise, unit=unit, most=most)
