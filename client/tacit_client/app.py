@@ -18,7 +18,7 @@ from tacit.secagg.abort import Abort
 from tacit.secagg.round import Party
 from tacit.step import Step
 from tacit.wire import Ask, Hello, Invite, Letter, Parcel, Refusal
-from tacit_client import block, masking, partner
+from tacit_client import block, masking, partner, whole
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Trainer
@@ -109,7 +109,8 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
             bench = desk.admit(context, Errand.of("train", ask))
-            standing, update = partner.take_part(ask, bench.site, bench.trainer, standing)
+            part = whole if ask.job.privacy.mechanism == "client" else partner
+            standing, update = part.take_part(ask, bench.site, bench.trainer, standing)
             return standing, update.pack()
 
         return _serve(desk, message, context, work)
@@ -128,7 +129,10 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def statement(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             ask = Ask.unpack(parcel)
-            return standing, partner.state(ask, desk.admit(context, Errand.of("statement", ask)).site).pack()
+            site = desk.admit(context, Errand.of("statement", ask)).site
+            if site.chance < 1.0:
+                whole.charge_rounds(ask, site)
+            return standing, partner.state(ask, site).pack()
 
         return _serve(desk, message, context, work)
 

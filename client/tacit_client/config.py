@@ -103,6 +103,8 @@ class PolicySection(_Section):
     """Refuse jobs in which the server would see this partner's own update."""
     allow_unprotected: bool = False
     """Take part in jobs of mechanism `none`. They are not counted against the limit, as nothing bounds them."""
+    trust_server_noise: bool = False
+    """Take part in jobs of mechanism `client` whose noise the server adds: their guarantee does not hold against it."""
     trust_new_peers: bool = False
     """Accept every peer that the server names; then a lying server is not covered."""
     allowed_tasks: tuple[Text, ...] = ("image-classification", "text-classification")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from tacit.errors import BadInput
-from tacit.privacy.events import Event
+from tacit.privacy.events import PARTNER, Event
 from tacit.secagg.keys import Secret
 from tacit_client.book import Book, Tampered
 from tacit_client.chain import Head, Row
@@ -102,7 +102,8 @@ class Ledger:
 
         Raises:
             Tampered: another changed the file.
-            BadInput: it can not be written, or the release is about another unit than the data set's.
+            BadInput: it can not be written, or the release is about neither the data set's unit nor the whole
+                partner.
         """
         self._book.append(lambda _: self._entry("reserved", release))
 
@@ -157,7 +158,7 @@ class Ledger:
             raise _another_unit(other.unit, self.dataset.unit)
 
     def _entry(self, kind: Literal["reserved", "confirmed"], release: Release) -> Row:
-        if release.event.unit != self.dataset.unit:
+        if release.event.unit not in (self.dataset.unit, PARTNER):
             raise BadInput(
                 f"expected a release about the unit {self.dataset.unit} of the data set, found {release.event.unit}",
                 hint="set data.unit in site.toml to what the data was accepted with",

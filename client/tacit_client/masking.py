@@ -15,6 +15,7 @@ from tacit.codec import Malformed
 from tacit.errors import BadInput
 from tacit.secagg import block, client
 from tacit.secagg.abort import Abort, Reason, Stage
+from tacit.secagg.constants import EDGE_UNIT
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Party, Purpose, Round, Seen
 from tacit.secagg.states import Opened, Shared, State
@@ -93,13 +94,26 @@ def advertise(invite: Invite, standing: Standing, *, party: Party) -> tuple[Stan
     if seen is None:
         found = "expected a round after those taken part in, found one of them or an earlier one"
         raise Abort(Stage.ADVERTISE, Reason.REPEATED, found)
-    if begins_block(invite, new):
+    if invite.job.shares_noise and new.purpose == TRAIN:
+        _check_sum(invite, new)
         _check_strangers(invite, new, party)
+    if begins_block(invite, new):
         steps = invite.job.training.local_steps
         begun, body = block.advertise(new, party, steps=steps, random=os.urandom)
         return Standing(None, seen, time.monotonic(), invite, begun), Letter(party.name, body)
     state, body = client.advertise(new, party, random=os.urandom)
     return Standing(state, seen, time.monotonic()), Letter(party.name, body)
+
+
+def _check_sum(invite: Invite, new: Round) -> None:
+    """The sum has as many shares of the noise in it as they were sized for, wherever the server lets it end."""
+    n, needed = len(new.members), invite.job.aggregation.needed(len(new.members))
+    if new.threshold < needed:
+        found = f"expected a threshold of at least {needed} of {n}, as the job's noise is sized for, found"
+        raise Abort(Stage.ADVERTISE, Reason.THRESHOLD, f"{found} {new.threshold}")
+    if new.edges != EDGE_UNIT:
+        found = "expected every pair of partners to share a mask where they share the noise, found a sparse graph"
+        raise Abort(Stage.ADVERTISE, Reason.THRESHOLD, found)
 
 
 def _check_strangers(invite: Invite, new: Round, party: Party) -> None:
@@ -164,7 +178,7 @@ def enter(ask: Ask, standing: Standing, *, purpose: Purpose, counters: int) -> O
     if asked != (new.job, new.run, new.number, new.attempt, new.purpose, len(new.members)):
         found = "expected the job, run, round, attempt and cohort that the round began with, found others"
         raise Abort(Stage.MASK, Reason.REQUEST, found)
-    expected = len(ask.vector) if purpose == "train" else 0, counters
+    expected = ask.entries if purpose == "train" else 0, counters
     if (new.update, new.counters) != expected:
         found = f"expected channels of {expected[0]} and {expected[1]} entries, found {new.update} and {new.counters}"
         raise Abort(Stage.MASK, Reason.REQUEST, found)

@@ -271,7 +271,7 @@ class Office:
         trainer = Trainer(
             fitted.task.models[job.task.model].build(fitted.options),
             task=fitted.task,
-            private=job.privacy.mechanism != "none",
+            private=job.privacy.per_example,
             device=self._torch_device,
             max_physical_batch=self._config.max_physical_batch or job.performance.max_physical_batch,
             hardened=True,

@@ -7,7 +7,7 @@ about the examples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from tacit.errors import BadInput
@@ -56,8 +56,10 @@ def decide(request: Request, rules: PolicySection, *, spent: Sequence[Event], to
     `epsilon_limit` at the policy's delta. Unprotected releases are never within a limit; where the policy allows them
     they are outside.
     """
-    found = next(_before(request, rules, today=today, peers=peers), None)
     beside = () if request.metrics is None else (request.metrics,)
+    found = next(_before(request, rules, today=today, peers=peers), None)
+    if request.event is not None:
+        found = found or next(_of_units(rules, spent, [request.event, *beside]), None)
     spending = None if request.event is None or found else _cost(rules, spent, request.event, request.rounds, beside)
     if spending is not None and spending.fit < request.rounds:
         found = _over(rules, spending, asked(request.rounds, request.evaluations))
@@ -106,6 +108,9 @@ def _of_job(job: Job, rules: PolicySection) -> Iterator[_No]:
     if job.privacy.mechanism == "none" and not rules.allow_unprotected:
         expected, hint = "a privacy.mechanism that protects the data", "run the job with dp-sgd"
         yield _refused("allow_unprotected", expected, "none", hint)
+    if job.privacy.noise_by == "server" and not rules.trust_server_noise:
+        expected, hint = "noise by partners, which holds against the server,", 'run it with privacy.noise_by = "partners"'
+        yield _refused("trust_server_noise", expected, "privacy.noise_by = server", hint)
     if (share := job.evaluation.partner_holdout) > rules.max_holdout:
         expected, hint = f"evaluation.partner_holdout of at most {rules.max_holdout:g}", "lower it, or set it to 0.0"
         yield _refused("max_holdout", expected, f"{share:g}", hint)
@@ -130,6 +135,22 @@ def _of_day(rules: PolicySection, *, today: int) -> Iterator[_No]:
     if today >= rules.max_rounds_per_day:
         expected = f"at most {rules.max_rounds_per_day} rounds of training in 24 hours"
         yield _refused("max_rounds_per_day", expected, "one more", "wait, and resume the run")
+
+
+def _of_units(rules: PolicySection, spent: Sequence[Event], asked_for: Sequence[Event]) -> Iterator[_No]:
+    """Epsilons of rows, of persons and of whole partners have no sum: the limit is on one of them."""
+    before, new = ({event.unit for event in _counted(rules, events)} for events in (spent, asked_for))
+    if len(before | new) > 1:
+        yield _refused(
+            "epsilon_limit",
+            f"one unit in all that the limit counts{f', {_listed(before)} so far,' if before else ''}",
+            f"a job that protects the unit {_listed(new)}: epsilons of different units have no sum",
+            "run a job that protects the unit which was protected before, or give evaluations no price",
+        )
+
+
+def _listed(units: Set[str]) -> str:
+    return " and ".join(sorted(units))
 
 
 def _over(rules: PolicySection, found: Cost, what: str) -> _No:
@@ -192,6 +213,7 @@ def check_budget(
         BadInput: they do not; says what was spent, what all would come to, the limit, and how many rounds fit.
     """
     if not _within(rules, spent, planned, rounds, beside):
+        _raise_first(_of_units(rules, spent, [planned, *beside]))
         judged = sum(event.steps for event in beside)
         what = f"{rounds} evaluations" if planned.kind == "metrics" else asked(rounds, judged)
         _raise_first(iter([_over(rules, _cost(rules, spent, planned, rounds, beside), what)]))
@@ -203,8 +225,11 @@ def cost(rules: PolicySection, events: Sequence[Event]) -> float:
     It takes a PLD composition for every new set of totals; equal totals are remembered, and a job that goes as planned
     asks for the same total before each of its rounds.
     """
-    counted = [event for event in events if event.kind != "none" or not rules.allow_unprotected]
-    return epsilon(counted, delta=rules.delta)
+    return epsilon(_counted(rules, events), delta=rules.delta)
+
+
+def _counted(rules: PolicySection, events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if event.kind != "none" or not rules.allow_unprotected]
 
 
 def fitting(

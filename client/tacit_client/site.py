@@ -201,6 +201,8 @@ format = "auto"
 {_line("require_secure_aggregation", policy.require_secure_aggregation)}
 # true: jobs without differential privacy are allowed too. Nothing bounds what they tell, so the limit leaves them out.
 {_line("allow_unprotected", policy.allow_unprotected)}
+# true: jobs whose noise the server adds are allowed too. What they promise does not hold against the server.
+{_line("trust_server_noise", policy.trust_server_noise)}
 # true: every peer that the server names is accepted. Convenient, and no protection against a server that lies.
 {_line("trust_new_peers", policy.trust_new_peers)}
 # Kinds of task that this partner takes part in.

@@ -30,6 +30,7 @@ from tacit.sections import (
     TaskSection,
     TrainingSection,
 )
+from tacit.users import check_users, check_whole
 
 __all__ = [
     "NEEDS_SINGLE_UPDATES",
@@ -77,10 +78,19 @@ class Job(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_users(self) -> Self:
+        if self.privacy.mechanism == "client":
+            check_whole(self.privacy, self.training, self.aggregation)
+        if self.simulation.user_rate is not None:
+            check_users(self.simulation, self.privacy, self.aggregation)
+        return self
+
     @property
     def shares_noise(self) -> bool:
         """Whether the noise is the sum of the partners' shares, which protect nothing one by one."""
-        return self.privacy.mechanism == "distributed-dp-sgd"
+        by_partners = self.privacy.mechanism == "client" and self.privacy.noise_by == "partners"
+        return by_partners or self.privacy.mechanism == "distributed-dp-sgd"
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
@@ -97,7 +107,12 @@ class Job(Section):
             raise contradiction(
                 f"expected aggregation.secure = true with {name}, found false: every partner adds a share of the noise "
                 "only, so the server would see each partner's sum without the guarantee of privacy.epsilon",
-                hint="set aggregation.secure = true, or use dp-sgd, where every partner adds the whole noise",
+                hint="set aggregation.secure = true, or "
+                + (
+                    'privacy.noise_by = "server", which trusts the server with every update'
+                    if name == "client"
+                    else "use dp-sgd, where every partner adds the whole noise"
+                ),
             )
         least = min(aggregation.honest(n) for n in _cohorts(aggregation))
         if least < 1:

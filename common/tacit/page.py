@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tacit.attestation import read
 from tacit.link.enrolment import fingerprint
-from tacit.privacy.events import EXAMPLE, Event, merge
+from tacit.privacy.events import EXAMPLE, PARTNER, Event, merge
 from tacit.secagg.keys import PublicKey
 from tacit.statement import MIXED, PartnerStatement
 
@@ -62,7 +62,11 @@ def page(value: Mapping[str, Any], *, account: Account | None = None) -> bytes:
 
 
 def _unit(unit: str | None) -> str:
-    known = {EXAMPLE: "row of data", MIXED: "row of data or person, as each partner has it"}
+    known = {
+        EXAMPLE: "row of data",
+        PARTNER: "partner with all its data",
+        MIXED: "row of data or person, as each partner has it",
+    }
     return known.get(unit or EXAMPLE, f"person ({unit})")
 
 
@@ -85,6 +89,9 @@ def _mechanism(event: Event) -> str:
             return f"{event.steps} steps"
         case "metrics":
             return f"{event.steps} evaluations, noise {event.noise_multiplier:.4g}"
+        case "client":
+            drawn = f", drawn with chance {event.sampling_rate:.3g}" if event.sampling_rate < 1.0 else ""
+            return f"{event.steps} rounds, noise {event.noise_multiplier:.4g}{drawn}"
         case _:
             return f"{event.steps} steps, noise {event.noise_multiplier:.4g}, sampling rate {event.sampling_rate:.3g}"
 

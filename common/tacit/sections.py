@@ -10,6 +10,8 @@ from tacit.check import contradiction
 from tacit.secagg.graph import default_threshold
 
 __all__ = [
+    "LARGEST_NORM",
+    "LEAST_NORM",
     "NEEDS_SINGLE_UPDATES",
     "SERVER_OPTIONS",
     "AggregationSection",
@@ -25,6 +27,10 @@ __all__ = [
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
+"""The range of a clip norm."""
+_OF_NOISE = ("epsilon", "noise_multiplier", "delta", "max_grad_norm")
 
 # Flower's strategies (flwr 1.41, flwr.serverapp.strategy) and the numbers each takes.
 SERVER_OPTIONS: dict[str, frozenset[str]] = {
@@ -155,26 +161,37 @@ class PrivacySection(Section):
     noise_multiplier: Annotated[float, Field(ge=0.2)] | None = None
     """Instead of epsilon: standard deviation of the noise over `max_grad_norm`. Less than 0.2 protects nobody."""
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    max_grad_norm: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
+    max_grad_norm: Annotated[float, Field(ge=LEAST_NORM, le=LARGEST_NORM)] | None = None
     """L2 bound of one example's gradient. Far below or above, the noise would not be the one that is accounted for:
     floats of 32 bits would round it off."""
+    max_update_norm: Annotated[float, Field(ge=LEAST_NORM, le=LARGEST_NORM)] | None = None
+    """With `client`: L2 bound of a partner's whole update, in place of `aggregation.max_update_norm`."""
+    noise_by: Literal["partners", "server"] = "partners"
+    """With `client`: who adds the noise. Partners: each a share of it, under the masks of secure aggregation. The
+    server: all of it to the sum; then the guarantee trusts the server."""
+    clip_quantile: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """With `client`: the share of updates that the bound is to leave as they are; the bound follows it, beginning with
+    `max_update_norm`. Left out, the bound stays."""
+    clip_rate: Annotated[float, Field(gt=0.0, le=2.0)] | None = None
+    """How fast the bound follows `clip_quantile`: in a round it changes by at most this factor's exponential; 0.2 when
+    left out."""
+
+    @property
+    def per_example(self) -> bool:
+        """Whether partners take gradients example by example."""
+        return self.mechanism in ("dp-sgd", "distributed-dp-sgd")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = [k for k in ("epsilon", "noise_multiplier", "delta", "max_grad_norm") if getattr(self, k) is not None]
+        given = [key for key in _OF_NOISE if getattr(self, key) is not None]
         if self.mechanism == "none":
             if given:
                 raise contradiction(
                     f"expected no privacy.{given[0]} with mechanism none, which promises nothing, found it",
                     hint=f"remove privacy.{given[0]} or choose mechanism dp-sgd",
                 )
+            self._check_client()
             return self
-        if self.mechanism == "client":
-            raise contradiction(
-                f"expected privacy.mechanism to be none, dp-sgd or distributed-dp-sgd, found {self.mechanism}, which "
-                "is not built yet",
-                hint="use distributed-dp-sgd",
-            )
         if self.epsilon is not None and self.noise_multiplier is not None:
             raise contradiction(
                 "expected privacy.epsilon or privacy.noise_multiplier, found both",
@@ -184,12 +201,37 @@ class PrivacySection(Section):
             raise contradiction(
                 "expected privacy.epsilon or privacy.noise_multiplier, found neither", hint="add privacy.epsilon"
             )
-        for key in ("delta", "max_grad_norm"):
-            if key not in given:
+        for key in ("delta", "max_update_norm" if self.mechanism == "client" else "max_grad_norm"):
+            if getattr(self, key) is None:
                 raise contradiction(
                     f"expected privacy.{key} with {self.mechanism}, found nothing", hint=f"add privacy.{key}"
                 )
+        self._check_client()
         return self
+
+    def _check_client(self) -> None:
+        """Keys of `client` stand with it alone, and it takes none of the others'."""
+        if self.mechanism == "client":
+            if self.max_grad_norm is not None:
+                raise contradiction(
+                    "expected no privacy.max_grad_norm with client, found it: the whole update is clipped, not each "
+                    "example's gradient",
+                    hint="remove privacy.max_grad_norm; the bound is privacy.max_update_norm",
+                )
+            if self.clip_rate is not None and self.clip_quantile is None:
+                raise contradiction(
+                    "expected privacy.clip_quantile beside privacy.clip_rate, found none",
+                    hint="add privacy.clip_quantile, or remove privacy.clip_rate",
+                )
+            return
+        alone = [key for key in ("max_update_norm", "clip_quantile", "clip_rate") if getattr(self, key) is not None]
+        alone += ["noise_by"] if self.noise_by != "partners" else []
+        if alone:
+            raise contradiction(
+                f"expected no privacy.{alone[0]} with {self.mechanism}, found it: only client bounds a partner's whole "
+                "update",
+                hint=f'remove privacy.{alone[0]}, or set privacy.mechanism = "client"',
+            )
 
 
 class AggregationSection(Section):
@@ -215,8 +257,8 @@ class AggregationSection(Section):
     max_weight: PositiveInt = 10_000
     """The most examples that a partner counts for."""
     max_colluders: Annotated[int, Field(ge=0)] = 1
-    """Partners that may work together with the server. Where partners add shares of one noise (`distributed-dp-sgd`),
-    the shares of all other survivors are enough."""
+    """Partners that may work together with the server. Where partners add shares of one noise (`distributed-dp-sgd`,
+    and `client` with noise by partners), the shares of all other survivors are enough."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -311,8 +353,13 @@ class SimulationSection(Section):
     alpha: PositiveFloat = 0.5
     shards: PositiveInt = 2
     """Shards a partner."""
+    user_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """With `client` and noise by the server: every partner is a user whom the server draws in each round with this
+    chance, independently of all others, and the mean is over so many of them as are expected."""
     dropout: Share = 0.0
     """Chance that a partner vanishes in a round, at a random stage."""
+    metrics_epsilon: Annotated[float, Field(gt=0.0)] | None = None
+    """What every partner's `policy.metrics_epsilon` says: the price of all evaluations; exact counts when left out."""
     seed: Annotated[int, Field(ge=0)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     threads: PositiveInt = 1

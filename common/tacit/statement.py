@@ -233,6 +233,8 @@ def holds_against(job: Job) -> tuple[str, ...]:
             return ()
         case "dp-sgd":
             return "server", "other partners", "outsiders"
+        case "client" if job.privacy.noise_by == "server":
+            return "other partners", "outsiders"
         case _:
             most = job.aggregation.max_colluders
             them = [f"up to {most} partner{'s' * (most > 1)} working with it"] if most else []
@@ -272,6 +274,7 @@ def privacy_of(job: Job, events: Iterable[Iterable[Event]], *, secure_noise: boo
         holds_against=holds_against(job),
         not_covered=(
             *exact,
+            *(["the server, which adds the noise and is trusted to"] if privacy.noise_by == "server" else []),
             "who took part, when, for how long, and who refused",
             "a partner that lies about its data or runs other code than it states",
         ),

@@ -23,6 +23,7 @@ from tacit.privacy.events import Event
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Digest, PublicKey
 from tacit.secagg.messages import MaskedVector
+from tacit.sections import LARGEST_NORM, LEAST_NORM
 
 __all__ = [
     "ADVERTISE",
@@ -103,6 +104,13 @@ class Parcel:
             raise _unfit(f"integer {name}", type(found).__name__)
         return found
 
+    def number(self, name: str) -> float:
+        """The float called `name`. Raises BadInput."""
+        found = self.scalars.get(name)
+        if not isinstance(found, float):
+            raise _unfit(f"number {name}", type(found).__name__)
+        return found
+
     def only(self, *, arrays: set[str], scalars: set[str]) -> None:
         """Raises BadInput where the parcel holds other names than these."""
         for found, expected in ((set(self.arrays), arrays), (set(self.scalars), scalars)):
@@ -123,6 +131,7 @@ class Ask:
         vector: the global model, float32 `[d]`.
         inbox: with secure aggregation, the shares that peers sealed for this partner (`tacit.secagg.messages.Inbox`).
         commission: the server's signature under job and run (`tacit.commission`).
+        norm: L2 bound of the round's updates, where `privacy.clip_quantile` moves it.
     """
 
     job: Job
@@ -133,10 +142,18 @@ class Ask:
     vector: NDArray[np.float32]
     inbox: bytes | None = None
     commission: bytes = b""
+    norm: float | None = None
+
+    @property
+    def entries(self) -> int:
+        """Of an update: the model's, and one that says whether it was clipped where the norm moves."""
+        return len(self.vector) + (self.norm is not None)
 
     def request(self) -> Digest:
         """Hash of what is asked, the same for every partner: masks are bound to it."""
         facts = Writer().text(self.job.hash()).text(self.run).number(self.round, size=4).number(self.attempt, size=4)
+        if self.norm is not None:
+            facts = facts.text(self.norm.hex())
         model = self.vector.astype("<f4", copy=False)
         return Digest(hashlib.sha256(facts.done() + hashlib.sha256(model.data).digest()).digest())
 
@@ -148,6 +165,8 @@ class Ask:
             "attempt": self.attempt,
             "cohort": self.cohort,
         }
+        if self.norm is not None:
+            scalars["norm"] = self.norm
         inbox = {} if self.inbox is None else {"inbox": _array(self.inbox)}
         return Parcel({"model": self.vector, "commission": _array(self.commission), **inbox}, scalars)
 
@@ -155,9 +174,11 @@ class Ask:
     def unpack(cls, parcel: Parcel) -> Ask:
         sealed = "inbox" in parcel.arrays
         arrays = {"model", "commission", *(["inbox"] if sealed else [])}
-        parcel.only(arrays=arrays, scalars={"job", "run", "round", "attempt", "cohort"})
+        job = _read_job(parcel.text("job"))
+        moves = {"norm"} if job.privacy.clip_quantile is not None else set()
+        parcel.only(arrays=arrays, scalars={"job", "run", "round", "attempt", "cohort", *moves})
         return cls(
-            job=_read_job(parcel.text("job")),
+            job=job,
             run=parcel.text("run"),
             round=parcel.integer("round"),
             attempt=parcel.integer("attempt"),
@@ -165,7 +186,16 @@ class Ask:
             vector=parcel.array("model", dtype="float32"),
             inbox=parcel.bytes("inbox") if sealed else None,
             commission=parcel.bytes("commission"),
+            norm=_norm(parcel) if moves else None,
         )
+
+
+def _norm(parcel: Parcel) -> float:
+    """Noise is in proportion to the norm, whatever it is; far outside of the range floats would round it off."""
+    found = parcel.number("norm")
+    if not LEAST_NORM <= found <= LARGEST_NORM:
+        raise _unfit(f"a norm from {LEAST_NORM:g} to {LARGEST_NORM:g}", f"{found:g}")
+    return found
 
 
 @dataclass(frozen=True)

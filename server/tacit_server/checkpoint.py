@@ -52,6 +52,7 @@ class RunState:
         stale: evaluations since.
         failed: rounds abandoned in a row.
         optimizer: the server optimiser's state.
+        norm: L2 bound of the next round's updates, where `privacy.clip_quantile` has moved it.
         history: one JSON object a round.
         events: what each partner has released in this run, as last heard.
     """
@@ -66,6 +67,7 @@ class RunState:
     stale: int = 0
     failed: int = 0
     optimizer: dict[str, NDArray[np.floating]] = field(default_factory=dict)
+    norm: float | None = None
     history: tuple[dict[str, Any], ...] = ()
     events: dict[str, tuple[Event, ...]] = field(default_factory=dict)
 
@@ -163,6 +165,7 @@ def _facts(state: RunState) -> dict[str, Any]:
         "best": vars(state.best) if state.best else None,
         "stale": state.stale,
         "failed": state.failed,
+        **({} if state.norm is None else {"norm": state.norm}),
         "history": state.history,
         "events": {name: [event.to_json() for event in events] for name, events in state.events.items()},
     }
@@ -179,6 +182,7 @@ def _state(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> RunState:
         best=Best(**facts["best"]) if facts["best"] else None,
         stale=facts["stale"],
         failed=facts["failed"],
+        norm=facts.get("norm"),
         optimizer={k.removeprefix("optimizer."): v for k, v in arrays.items() if k.startswith("optimizer.")},
         history=tuple(facts["history"]),
         events={name: tuple(map(Event.from_json, events)) for name, events in facts["events"].items()},

@@ -22,6 +22,7 @@ from tacit.evaluate import evaluate
 from tacit.job import Job, SimulationSection
 from tacit.metrics import Counters
 from tacit.models.check import check_independent, check_private
+from tacit.privacy.shares import check_step
 from tacit.quantize import Ring
 from tacit.tasks.table import Found, find, parse_options
 from tacit.tasks.task import Encoded, Options, Task
@@ -150,7 +151,9 @@ def _check(made: Plan) -> None:
             'expected a test set with evaluation.monitor = "test", found none',
             hint='give --test, or set evaluation.monitor = "federated"',
         )
-    Ring(norm=job.aggregation.max_update_norm, partners=job.aggregation.cohort or job.aggregation.min_cohort)
+    cohort = job.aggregation.cohort or job.aggregation.min_cohort
+    Ring(norm=job.aggregation.max_update_norm, partners=cohort)
+    check_step(job, cohort=cohort, length=vectors.size(network))
 
 
 def _read(test: TestSet | None, job: Job) -> Examples | None:

@@ -33,6 +33,8 @@ class Replies:
         deltas: what the server optimiser is handed: the mean alone, or every update where a strategy needs them; None
             where the round is abandoned.
         vector: the model after a block of steps; None where none of them was taken.
+        total: the sum of clipped updates with mechanism `client`, before `tacit_server.whole` has looked at it.
+        norm: the L2 bound of the next round's updates, where it moves.
         needed: replies without which it is.
         reason: why it is, where that is more than too few replies.
         counted: partners in the mean.
@@ -51,6 +53,8 @@ class Replies:
     needed: int
     deltas: list[NDArray[np.floating]] | None = None
     vector: NDArray[np.float32] | None = None
+    total: MaskedVector | None = None
+    norm: float | None = None
     reason: str | None = None
     counted: set[str] = field(default_factory=set)
     stayed: set[str] = field(default_factory=set)
@@ -75,6 +79,9 @@ class Replies:
 
     def settle(self, total: MaskedVector, ask: Ask) -> None:
         """Take the sum over the partners counted."""
+        if ask.job.privacy.mechanism == "client":
+            self.total = total
+            return
         self.deltas = [mean(total, ask)]
         self.clipped, self.seconds_training = int(total.counters[1]), int(total.counters[2]) / 1000
 
@@ -93,10 +100,18 @@ class Replies:
                 self.failures[name] = error.message
 
 
-def collect(answers: Answers, ask: Ask, *, single: bool) -> Replies:
-    """The mean of all updates, added as they come; each of them besides where `single`."""
-    replies, all_of_them = Replies(ask.job.aggregation.needed(ask.cohort)), dict[str, NDArray[np.float64]]()
-    total = MaskedVector(np.zeros(len(ask.vector), dtype=np.uint32), np.zeros(TRAINING_COUNTERS, dtype=np.uint64))
+def collect(answers: Answers, ask: Ask, *, single: bool, needed: int | None = None) -> Replies:
+    """The mean of all updates, added as they come; each of them besides where `single`.
+
+    Args:
+        answers: of the partners.
+        ask: what they were asked.
+        single: whether a strategy needs every update.
+        needed: replies without which there is no mean; the job's number where left out.
+    """
+    replies = Replies(ask.job.aggregation.needed(ask.cohort) if needed is None else needed)
+    all_of_them = dict[str, NDArray[np.float64]]()
+    total = MaskedVector(np.zeros(ask.entries, dtype=np.uint32), np.zeros(TRAINING_COUNTERS, dtype=np.uint64))
 
     def take(name: str, parcel: Parcel) -> None:
         update = Update.unpack(parcel)
@@ -186,7 +201,8 @@ def check_events(events: tuple[Event, ...], *, ask: Ask) -> None:
     rounds = ask.round * ask.attempt
     judged = sum(event.steps for event in events if event.kind == "metrics")
     steps = sum(event.steps for event in events) - judged
-    for found, most, what in ((steps, ask.job.training.local_steps * rounds, "steps"), (judged, rounds, "evaluations")):
+    each = 1 if ask.job.privacy.mechanism == "client" else ask.job.training.local_steps
+    for found, most, what in ((steps, each * rounds, "steps"), (judged, rounds, "evaluations")):
         if found > most:
             raise BadInput(
                 f"expected at most {most} {what} in the events, found {found}",
@@ -200,7 +216,7 @@ def _check(update: Update, *, name: str, ask: Ask) -> None:
     if update.name != name:
         raise BadInput(f"expected an update of {name}, found one of {update.name}", hint=hint)
     try:
-        update.vector.check(update=len(ask.vector), counters=TRAINING_COUNTERS, stage=Stage.MASK)
+        update.vector.check(update=ask.entries, counters=TRAINING_COUNTERS, stage=Stage.MASK)
     except Abort as error:
         raise BadInput(error.message, hint=hint) from None
     weight, most = int(update.vector.counters[0]), ask.job.aggregation.full_weight

@@ -98,8 +98,17 @@ def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]
         },
         "accountant": None if mechanism == "none" else "pld",
         "secure_noise": secure_noise,
+        **_of_client(job),
         "holds_against": list(holds_against(job)),
     }
+
+
+def _of_client(job: Job) -> dict[str, str]:
+    """With `client`: who adds the noise, and whether epsilon counts on a draw of the users by the trusted server."""
+    if job.privacy.mechanism != "client":
+        return {}
+    drawn = job.simulation.user_rate is not None
+    return {"noise_by": job.privacy.noise_by, "sampling": "poisson" if drawn else "none"}
 
 
 def _metrics(state: RunState, *, delta: float | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from tacit_server.roll import Roster, ask_names, present
 from tacit_server.secagg import Cohort, collect_masked, tally_masked
 from tacit_server.transport import News, exchange, wait_for_nodes
 from tacit_server.update import ServerOptimizer
+from tacit_server.whole import Users, first_norm, release
 
 __all__ = ["Setup", "federate"]
 
@@ -54,6 +55,8 @@ class Setup:
         news: a cheap look at the answers that wait, as in `exchange`.
         commission: the server's signature under the job and a run's id.
         hear: told what each partner states at the end, or why it states nothing.
+        chance: with which each partner is drawn for a round, independently of all others; None where the job's number
+            of them is. In simulations only: there this side is the trusted server that draws them.
     """
 
     job: Job
@@ -69,6 +72,7 @@ class Setup:
     news: News = lambda: None
     commission: Callable[[str], bytes] = lambda run: b""
     hear: Callable[[Hello, Statement | str], None] = lambda partner, said: None
+    chance: float | None = None
 
     def timeout(self, *, working: bool) -> float:
         """Seconds for the replies of one exchange, in which partners train or evaluate or only answer."""
@@ -99,9 +103,10 @@ def federate(grid: Grid, setup: Setup, state: RunState) -> RunState:
 def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer: ServerOptimizer) -> RunState:
     number, started = state.round + 1, time.perf_counter()
     cohort = _choose(setup, roster, number)
+    drawn = setup.chance is not None
 
-    ask = _ask(setup, state, number, cohort=len(cohort))
-    replies = _train(grid, setup, ask, cohort, optimizer) if cohort else _nobody(setup.job, roster)
+    ask = _ask(setup, state, number, cohort=len(roster if drawn else cohort))
+    replies = _train(grid, setup, ask, cohort, optimizer) if cohort or drawn else _nobody(setup.job, roster)
     trained = time.perf_counter()
 
     done = replies.vector is not None or replies.deltas is not None
@@ -123,6 +128,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
         "asked": len(cohort),
         "needed": replies.needed,
         "answered": replies.answered,
+        "norm": ask.norm,
         "clipped": replies.clipped,
         "dropouts": replies.lost(partner.name for partner in cohort.values()),
         "failures": replies.failures,
@@ -147,6 +153,7 @@ def _round(grid: Grid, setup: Setup, state: RunState, roster: Roster, optimizer:
         vector=vector,
         failed=0 if done else state.failed + 1,
         optimizer=optimizer.state(),
+        norm=state.norm if replies.norm is None else replies.norm,
         history=(*state.history, line),
         events=events,
     )
@@ -188,17 +195,21 @@ def _refresh(grid: Grid, setup: Setup, roster: Roster) -> Roster:
 
 def _ask(setup: Setup, state: RunState, number: int, *, cohort: int) -> Ask:
     commission = setup.commission(state.run)
-    return Ask(setup.job, state.run, number, state.attempt, cohort, state.vector, commission=commission)
+    norm = state.norm if state.norm is not None else first_norm(setup.job)
+    return Ask(setup.job, state.run, number, state.attempt, cohort, state.vector, commission=commission, norm=norm)
 
 
 def _choose(setup: Setup, roster: Roster, number: int) -> Roster:
-    """This round's cohort, drawn uniformly by name so that node numbers do not matter; empty if too few are there."""
+    """This round's cohort, drawn uniformly by name so that node numbers do not matter; empty if too few are there, or
+    if nobody is drawn of users who are drawn one by one."""
     if len(roster) < setup.job.aggregation.min_cohort:
         return {}
     names = {partner.name: node for node, partner in roster.items()}
-    order = sorted(names)
-    size = min(setup.job.aggregation.cohort or len(order), len(order))
-    chosen = setup.randomness.stream("cohort", number).choose(len(order), k=size)
+    order, drawing = sorted(names), setup.randomness.stream("cohort", number)
+    if setup.chance is not None:
+        chosen = drawing.poisson_sample(len(order), rate=setup.chance)
+    else:
+        chosen = drawing.choose(len(order), k=min(setup.job.aggregation.cohort or len(order), len(order)))
     return {names[order[i]]: roster[names[order[i]]] for i in chosen}
 
 
@@ -220,9 +231,15 @@ def _train(grid: Grid, setup: Setup, ask: Ask, cohort: Roster, optimizer: Server
     if setup.job.privacy.mechanism == "distributed-dp-sgd":
         return train_block(_cohort(grid, setup, ask, TRAIN, cohort), ask, optimizer)
     if setup.job.aggregation.secure:
-        return collect_masked(_cohort(grid, setup, ask, TRAIN, cohort), ask)
-    answers = _answers(grid, setup, ask, TRAIN, cohort)
-    return collect(answers, ask, single=optimizer.single)
+        replies = collect_masked(_cohort(grid, setup, ask, TRAIN, cohort), ask)
+    else:
+        needed = None if setup.chance is None else min(1, len(cohort))  # nobody drawn is a round of noise alone
+        answers = _answers(grid, setup, ask, TRAIN, cohort)
+        replies = collect(answers, ask, single=optimizer.single, needed=needed)
+    if setup.job.privacy.mechanism == "client":
+        noise = setup.randomness.stream("server noise", ask.round, ask.attempt)
+        release(replies, ask, users=None if setup.chance is None else Users(ask.cohort, setup.chance), noise=noise)
+    return replies
 
 
 def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Judged:

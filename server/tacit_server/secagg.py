@@ -14,8 +14,10 @@ from typing import Protocol
 
 from tacit.errors import BadInput
 from tacit.metrics import Counters
+from tacit.privacy.mechanism import plan
 from tacit.secagg import server
 from tacit.secagg.abort import Abort
+from tacit.secagg.constants import EDGE_UNIT
 from tacit.secagg.graph import edge_chance
 from tacit.secagg.keys import PublicKey
 from tacit.secagg.messages import MaskedVector
@@ -35,6 +37,7 @@ from tacit.wire import (
     Update,
 )
 from tacit_server.replies import Answers, Judged, Replies, check_events
+from tacit_server.whole import check_shares
 
 __all__ = ["Cohort", "Send", "collect_masked", "letters", "note", "place_of", "tally_masked"]
 
@@ -66,7 +69,8 @@ class Cohort:
         """The round that these partners are invited to."""
         members = tuple(Member(name, self.identities[name]) for name in sorted(self.identities))
         n, threshold = len(members), ask.job.aggregation.needed(len(members))
-        job, edges = ask.job.hash(), edge_chance(len(members), threshold=min(threshold, n))
+        shared = purpose == "train" and ask.job.shares_noise  # a sparse graph may lose a few, and their noise
+        job, edges = ask.job.hash(), EDGE_UNIT if shared else edge_chance(n, threshold=min(threshold, n))
         return Round(ask.run, job, ask.round, ask.attempt, purpose, members, threshold, update, counters, edges)
 
 
@@ -96,7 +100,7 @@ def tally_masked(cohort: Cohort, ask: Ask, *, classes: int) -> Judged:
 
 def _sum(cohort: Cohort, ask: Ask, replies: Replies, *, purpose: Purpose, counters: int) -> server.Sum | None:
     """All five stages, or None and the reason in `replies`."""
-    update = len(ask.vector) if purpose == "train" else 0
+    update = ask.entries if purpose == "train" else 0
     new = cohort.open(ask, purpose=purpose, update=update, counters=counters)
     try:
         return _stages(cohort, ask, new, replies)
@@ -164,12 +168,15 @@ def _gather(
 ) -> None:
     """Stage 2: training or evaluation; vectors are added as they come, so that one is in memory at a time."""
     new = gathering.admitted.round
+    planned = plan(ask.job, units=0).event() if new.purpose == "train" and ask.job.shares_noise else None
 
     def take(name: str, parcel: Parcel) -> None:
         answer = Update.unpack(parcel)
         if answer.name != name:
             raise BadInput(f"expected an update of {name}, found one of {answer.name}", hint="rename one partner")
         check_events(answer.events, ask=ask)
+        if planned is not None:
+            check_shares(answer.events, planned=planned)
         started = time.perf_counter()
         try:
             server.gather(gathering, place_of(new, name), answer.vector, answer.presence)

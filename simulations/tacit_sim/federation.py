@@ -13,13 +13,16 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from tacit import commission
+from tacit import vector as vectors
 from tacit.data.examples import Examples
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.models.check import check_independent
 from tacit.privacy.mechanism import plan
+from tacit.privacy.metrics import Price, price
 from tacit.privacy.randomness import Randomness
+from tacit.privacy.shares import check_step
 from tacit.quantize import Ring
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Secret, identity_of
@@ -37,6 +40,7 @@ from tacit_sim.standing import keep, recall
 __all__ = ["Spec", "World", "build_network", "client_app", "prepare", "world"]
 
 _FEW = 4  # examples on which the network is asked whether it mixes them
+_DELTA = 1e-5  # at which evaluations are counted where the job names none; the default of a site.toml
 
 
 @dataclass(frozen=True)
@@ -129,14 +133,17 @@ def prepare(spec: Spec) -> World:
             f"found {len(built.parts)}",
             hint="raise simulation.partners, or lower min_cohort and threshold",
         )
+    _price(built.job)  # raises where the noise would hide everything
     cohort = min(built.job.aggregation.cohort or len(built.parts), len(built.parts))
     Ring(norm=built.job.aggregation.max_update_norm, partners=cohort)  # raises where their sum could wrap
     for i, (rows, _) in enumerate(built.parts):
         try:
-            plan(built.job, units=len(rows))
+            plan(built.job, units=len(rows), chance=built.job.simulation.user_rate or 1.0)
         except BadInput as error:
             raise BadInput(f"{error.message} at {_name(i)}", hint=error.hint) from None
-    trainer, few = _trainer(spec), built.train.take(torch.arange(min(_FEW, len(built.train))))
+    trainer = _trainer(spec)
+    check_step(built.job, cohort=cohort, length=vectors.size(trainer.network))
+    few = built.train.take(torch.arange(min(_FEW, len(built.train))))
     check_independent(trainer.network, few.to(trainer.device).inputs)
     return built
 
@@ -186,7 +193,22 @@ def _site(spec: Spec, context: Context) -> Site:
         holdout=Shard(built.train, held),
         ledger=_ledger(spec.ledger).of(_partner(context)),
         randomness=built.randomness,
+        chance=built.job.simulation.user_rate or 1.0,
+        price=_price(built.job),
     )
+
+
+def _price(job: Job) -> Price | None:
+    """Of an evaluation, as a site.toml with this `metrics_epsilon` and the job's delta has it."""
+    if job.simulation.metrics_epsilon is None:
+        return None
+    if job.privacy.mechanism == "client":
+        raise BadInput(
+            "expected no simulation.metrics_epsilon with mechanism client, found it: counts protect one example, and "
+            "its epsilon has no sum with that of a whole partner",
+            hint="remove simulation.metrics_epsilon, or set evaluation.partner_holdout = 0.0",
+        )
+    return price(job, epsilon=job.simulation.metrics_epsilon, delta=_DELTA)
 
 
 @lru_cache(maxsize=1)
@@ -195,7 +217,7 @@ def _trainer(spec: Spec) -> Trainer:
     return Trainer(
         build_network(built),
         task=built.task,
-        private=built.job.privacy.mechanism != "none",
+        private=built.job.privacy.per_example,
         device=pick_device(built.job.simulation.device),
         max_physical_batch=built.job.performance.max_physical_batch,
     )

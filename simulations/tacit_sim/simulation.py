@@ -80,6 +80,7 @@ def simulate(
         patience=float(len(world.parts)) if engine == "inline" else 1.0,
         stop=stop or threading.Event(),
         commission=lambda run: commission.sign(server_key(world.job), run=run, job=world.job),
+        chance=world.job.simulation.user_rate,
     )
     ended: list[RunState] = []
     run = {"inline": run_inline, "ray": run_ray}[engine]

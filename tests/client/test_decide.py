@@ -49,7 +49,11 @@ def jobs(make_job) -> list[Job]:
         for task in ([], ['task.options.vocabulary="/srv/words"'], ["task.kind=own-task"])
     ]
     open_ = make_job('privacy.mechanism="none"', "aggregation.secure=true", without=LEFT_OUT)
-    return [*private, open_]
+    by_server = make_job(
+        "privacy={mechanism='client', noise_multiplier=1.0, delta=1e-5, max_update_norm=1.0, noise_by='server'}",
+        "aggregation.secure=true",
+    )
+    return [*private, open_, by_server]
 
 
 EVENTS = st.builds(
@@ -69,6 +73,7 @@ RULES = st.fixed_dictionaries(
         "min_cohort": st.integers(3, 6),
         "require_secure_aggregation": st.booleans(),
         "allow_unprotected": st.booleans(),
+        "trust_server_noise": st.booleans(),
         "trust_new_peers": st.booleans(),
         "allowed_tasks": st.sampled_from(
             [["image-classification"], ["own-task"], ["image-classification", "own-task"]]
@@ -111,6 +116,7 @@ def _twin(job: Job, keys: dict[str, object], facts: dict[str, object]) -> str | 
         ("require_secure_aggregation", keys["require_secure_aggregation"] and not job.aggregation.secure),
         ("min_cohort", job.aggregation.min_cohort < keys["min_cohort"]),
         ("allow_unprotected", bare and not keys["allow_unprotected"]),
+        ("trust_server_noise", job.privacy.noise_by == "server" and not keys["trust_server_noise"]),
         ("max_holdout", job.evaluation.partner_holdout > keys["max_holdout"]),
         ("delta", job.privacy.delta is not None and job.privacy.delta > keys["delta"]),
         ("min_cohort", lone),
@@ -157,6 +163,7 @@ STRICTER: dict[str, Callable[[dict[str, object], dict[str, object]], object]] = 
     "min_cohort": lambda keys, facts: keys.update(min_cohort=keys["min_cohort"] + 1),
     "require_secure_aggregation": lambda keys, facts: keys.update(require_secure_aggregation=True),
     "allow_unprotected": lambda keys, facts: keys.update(allow_unprotected=False),
+    "trust_server_noise": lambda keys, facts: keys.update(trust_server_noise=False),
     "trust_new_peers": lambda keys, facts: keys.update(trust_new_peers=False),
     "allowed_tasks": lambda keys, facts: keys.update(allowed_tasks=keys["allowed_tasks"][:1]),
     "vocabularies": lambda keys, facts: keys.update(vocabularies=[]),

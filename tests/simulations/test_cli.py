@@ -53,8 +53,8 @@ WRONG_JOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         (),
         "of at least 3 with aggregation.secure = true, found 2",
     ),
-    "mechanism client": (("privacy.mechanism=client",), (), "found client, which is not built yet"),
-    "distributed noise": (("privacy.mechanism=distributed-dp-sgd",), (), "not built yet"),
+    "mechanism client": (("privacy.mechanism=client",), (), "privacy.max_update_norm with client, found nothing"),
+    "distributed noise": (("privacy.mechanism=distributed-dp-sgd",), (), "aggregation.secure = true"),
     "absent device": (("simulation.device=cuda:99",), (), "cuda:99"),
 }
 

@@ -14,12 +14,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from tacit.check import parse
 from tacit.errors import BadInput
 
-__all__ = ["EXAMPLE", "Event", "Kind", "check_person", "merge"]
+__all__ = ["EXAMPLE", "PARTNER", "Event", "Kind", "check_person", "merge"]
 
 Kind = Literal["none", "dp-sgd", "distributed-dp-sgd", "client", "metrics"]
 
 EXAMPLE = "example"
 """The unit where every row is protected by itself."""
+
+PARTNER = "partner"
+"""The unit where all that a partner holds is protected as one."""
 
 _LONGEST = 64  # characters of a unit's name
 
@@ -39,12 +42,13 @@ def check_person(column: str) -> str:
     """The name of a column of persons, to be an event's unit.
 
     Raises:
-        BadInput: a name that is empty, too long or can not be seen, or `example`, which says that rows are protected.
+        BadInput: a name that is empty, too long or can not be seen, or `example` or `partner`, which say that rows or
+            whole partners are protected.
     """
-    if column == EXAMPLE or not _visible(column):
+    if column in (EXAMPLE, PARTNER) or not _visible(column):
         raise BadInput(
-            f"expected a column of persons named by 1 to {_LONGEST} visible characters other than {EXAMPLE}, "
-            f"found {column!r} as data.unit",
+            f"expected a column of persons named by 1 to {_LONGEST} visible characters other than {EXAMPLE} and "
+            f"{PARTNER}, found {column!r} as data.unit",
             hint="rename the column",
         )
     return column
@@ -62,7 +66,8 @@ class Event(BaseModel):
         noise_multiplier: noise standard deviation over the clip norm.
         steps: how many.
         unit: what one more or less of is hidden: `example`, or the column that names the person whose rows are one
-            unit. The name of that column leaves the machine with the event.
+            unit, or `partner` where that is all that a partner holds. The name of a column leaves the machine with the
+            event.
         colluders: where the noise is the sum of partners' shares: how many of them may work together with the server
             before the multiplier is less; None where the noise is this partner's alone.
     """

@@ -17,9 +17,9 @@ from typing import Literal
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.accounting import calibrate
-from tacit.privacy.events import EXAMPLE, Event, Kind
+from tacit.privacy.events import EXAMPLE, PARTNER, Event, Kind
 
-__all__ = ["Mechanism", "common_rate", "plan", "sampling_rate", "weight"]
+__all__ = ["Mechanism", "common_rate", "local", "plan", "sampling_rate", "weight"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,14 @@ class Mechanism:
 
     Attributes:
         kind: as in `tacit.privacy.events.Event`.
-        max_grad_norm: L2 bound of one unit's gradient; 0.0 for `none`.
+        max_grad_norm: L2 bound of one unit's gradient, or with `client` of a partner's whole update in the first round;
+            0.0 for `none`.
         noise_multiplier: standard deviation of the noise over `max_grad_norm`; 0.0 for `none`.
-        sampling_rate: chance of each unit to be in a step's batch.
+        sampling_rate: chance of each unit to be in a step's batch; with `client`, of each partner to be asked, 1.0
+            wherever a server chooses whom it asks.
         expected_batch: divisor of every step, in units; a public constant.
-        steps: steps in a round.
-        unit: what is protected: `example`, or the column that names the person.
+        steps: steps in a round; with `client` the round is one.
+        unit: what is protected: `example`, the column that names the person, or `partner`.
         adjacency: the neighbouring relation: data sets that differ by one unit added or removed.
         colluders: partners that may know their share of the noise and be no help; None where the noise is not shared.
 
@@ -105,7 +107,7 @@ def _words(unit: str) -> str:
     return "training examples" if unit == EXAMPLE else f"persons to train on, by {unit}"
 
 
-def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
+def plan(job: Job, *, units: int, unit: str = EXAMPLE, chance: float = 1.0) -> Mechanism:
     """The mechanism of a partner for every round of `job`.
 
     Where the job names an epsilon, the noise is calibrated to it over all planned rounds, as if the partner took
@@ -115,6 +117,8 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
         job: as resolved.
         units: training examples of the partner; with another `unit`, persons who have any.
         unit: `example`, or the column that names the person.
+        chance: with `client`, of each partner to be drawn in a round, independently of all others. It is never read
+            from a job: a server could write what it likes there.
 
     Raises:
         BadInput: a batch larger than the data, a delta that is not below 1/N, an epsilon out of noise's reach.
@@ -123,6 +127,8 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
     is returned and what is refused, which the server hears, depend on the count only through its first two digits.
     """
     training, privacy = job.training, job.privacy
+    if privacy.mechanism == "client":
+        return _whole(job, chance=chance)
     shared = privacy.mechanism == "distributed-dp-sgd"
     rate = common_rate(job) if shared else sampling_rate(batch_size=training.batch_size, units=units, unit=unit)
     if privacy.mechanism == "none":
@@ -143,6 +149,46 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
         steps=training.local_steps,
         unit=unit,
         colluders=job.aggregation.max_colluders if shared else None,
+    )
+
+
+def _whole(job: Job, *, chance: float) -> Mechanism:
+    """A round is one step, and the unit a partner with all that it holds, however much."""
+    privacy = job.privacy
+    noise = privacy.noise_multiplier or calibrate(
+        target=_given(privacy.epsilon), delta=_given(privacy.delta), sampling_rate=chance, steps=job.training.rounds
+    )
+    return Mechanism(
+        kind="client",
+        max_grad_norm=_given(privacy.max_update_norm),
+        noise_multiplier=noise,
+        sampling_rate=chance,
+        expected_batch=chance,
+        steps=1,
+        unit=PARTNER,
+        colluders=job.aggregation.max_colluders if job.shares_noise else None,
+    )
+
+
+def local(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
+    """How a partner trains with `client`: `local_steps` steps without noise, for the noise comes with the sum.
+
+    A partner with fewer units than the batch takes all of them in every step: to refuse would tell how few they are.
+
+    Args:
+        job: of mechanism `client`.
+        units: training examples of the partner, or persons who have any.
+        unit: `example`, or the column that names the person.
+    """
+    batch = min(job.training.batch_size, max(1, _two_digits(units)[0]))
+    return Mechanism(
+        kind="none",
+        max_grad_norm=0.0,
+        noise_multiplier=0.0,
+        sampling_rate=batch / max(1, _two_digits(units)[0]),
+        expected_batch=batch,
+        steps=job.training.local_steps,
+        unit=unit,
     )
 
 
@@ -183,6 +229,6 @@ def weight(job: Job, *, units: int) -> int:
 def _given(value: float | None) -> float:
     if value is None:
         raise BadInput(
-            "expected epsilon, delta and max_grad_norm with a private mechanism, found a gap", hint="load the job anew"
+            "expected epsilon, delta and a clip norm with a private mechanism, found a gap", hint="load the job anew"
         )
     return value

@@ -1,12 +1,13 @@
-"""The noise of one step in shares: how both sides come to one grid from the job."""
+"""The noise of one sum in shares: how both sides come to one grid from the job."""
 
 from __future__ import annotations
 
 from tacit.job import Job
 from tacit.privacy.grid import Grid
-from tacit.privacy.mechanism import Mechanism
+from tacit.privacy.mechanism import Mechanism, plan
+from tacit.privacy.quantile import joint_norm
 
-__all__ = ["step_grid"]
+__all__ = ["check_step", "step_grid", "update_grid"]
 
 _LEAST = 16.0
 """Clip norms that one entry of a partner's sum may come to, however small the batch."""
@@ -35,3 +36,38 @@ def step_grid(job: Job, mechanism: Mechanism, *, cohort: int, length: int) -> Gr
         noise_multiplier=mechanism.noise_multiplier,
         most=max(_LEAST, 2 * mechanism.expected_batch / cohort),
     )
+
+
+def update_grid(job: Job, mechanism: Mechanism, *, cohort: int, length: int, norm: float | None) -> Grid:
+    """The grid of one round of `client` with noise by partners.
+
+    Args:
+        job: says how many of the cohort are honest.
+        mechanism: of the job, the same for all partners.
+        cohort: partners in the round.
+        length: entries of an update.
+        norm: of the round, where `privacy.clip_quantile` moves it: updates then have one entry more.
+
+    Raises:
+        BadInput: a sum that could wrap round, or would be too coarse.
+    """
+    return Grid(
+        clip=mechanism.max_grad_norm if norm is None else joint_norm(norm),
+        length=length,
+        partners=cohort,
+        honest=job.aggregation.honest(cohort),
+        noise_multiplier=mechanism.noise_multiplier,
+        most=1.0,
+    )
+
+
+def check_step(job: Job, *, cohort: int, length: int) -> None:
+    """Whether the sums of a job whose noise is in shares have a grid; says nothing of other jobs.
+
+    Raises:
+        BadInput: a sum over `cohort` partners that could wrap round, or would be too coarse.
+    """
+    if job.privacy.mechanism == "distributed-dp-sgd":
+        step_grid(job, plan(job, units=job.training.population or 0), cohort=cohort, length=length)
+    elif job.shares_noise:
+        update_grid(job, plan(job, units=0), cohort=cohort, length=length + 1, norm=job.privacy.max_update_norm)
