@@ -65,6 +65,17 @@ def test_any_number_of_rounds_draws_without_warning(rounds):
     assert all(drawn)
 
 
+def test_noise_is_drawn_as_error_bars():
+    history = _history()
+    bare = charts.accuracy(history)
+    for line in history:
+        line["test"] = line["test"] and {**line["test"], "accuracy_std": 0.04}
+    barred = charts.accuracy(history)
+    assert "LineCollection" in barred
+    assert "LineCollection" not in bare
+    assert _texts(barred) == _texts(bare)
+
+
 def test_nothing_to_draw_is_an_empty_string():
     nothing = [{"round": 1, "test": None, "federated": {"accuracy": float("nan")}, "epsilon_by_partner": {}}]
     for history in ([], nothing):
