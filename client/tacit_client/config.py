@@ -105,6 +105,9 @@ class PolicySection(_Section):
     """Take part in jobs of mechanism `none`. They are not counted against the limit, as nothing bounds them."""
     trust_server_noise: bool = False
     """Take part in jobs of mechanism `client` whose noise the server adds: their guarantee does not hold against it."""
+    colluders: Annotated[int, Field(ge=0)] = 1
+    """Partners that may work together with the server without harm to this one. Where the partners' shares of one noise
+    protect it, jobs whose `aggregation.max_colluders` is smaller are refused."""
     trust_new_peers: bool = False
     """Accept every peer that the server names; then a lying server is not covered."""
     allowed_tasks: tuple[Text, ...] = ("image-classification", "text-classification")

@@ -109,8 +109,14 @@ def _of_job(job: Job, rules: PolicySection) -> Iterator[_No]:
         expected, hint = "a privacy.mechanism that protects the data", "run the job with dp-sgd"
         yield _refused("allow_unprotected", expected, "none", hint)
     if job.privacy.noise_by == "server" and not rules.trust_server_noise:
-        expected, hint = "noise by partners, which holds against the server,", 'run it with privacy.noise_by = "partners"'
+        expected, hint = (
+            "noise by partners, which holds against the server,",
+            'run it with privacy.noise_by = "partners"',
+        )
         yield _refused("trust_server_noise", expected, "privacy.noise_by = server", hint)
+    if job.shares_noise and job.aggregation.max_colluders < rules.colluders:
+        expected, hint = f"aggregation.max_colluders of at least {rules.colluders}", "raise aggregation.max_colluders"
+        yield _refused("colluders", expected, str(job.aggregation.max_colluders), hint)
     if (share := job.evaluation.partner_holdout) > rules.max_holdout:
         expected, hint = f"evaluation.partner_holdout of at most {rules.max_holdout:g}", "lower it, or set it to 0.0"
         yield _refused("max_holdout", expected, f"{share:g}", hint)
@@ -169,8 +175,8 @@ def check(job: Job, rules: PolicySection) -> None:
 
     Raises:
         BadInput: a kind of task that is not allowed, a vocabulary that the partner did not offer, a cohort that may be
-            too small, secure aggregation or protection missing where it is required, more examples held out than the
-            policy lets be judged, a delta above the policy's.
+            too small, secure aggregation or protection missing where it is required, fewer colluders than the policy
+            takes into account, more examples held out than the policy lets be judged, a delta above the policy's.
 
     Guarantee: what passes names no file of this machine that the partner did not, and holds no more examples out of
     training, which are judged without noise, than the partner allows.

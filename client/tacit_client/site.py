@@ -203,6 +203,9 @@ format = "auto"
 {_line("allow_unprotected", policy.allow_unprotected)}
 # true: jobs whose noise the server adds are allowed too. What they promise does not hold against the server.
 {_line("trust_server_noise", policy.trust_server_noise)}
+# Partners that may work together with the server: jobs whose noise comes from all partners together, and is too little
+# without so many of them, are refused.
+{_line("colluders", policy.colluders)}
 # true: every peer that the server names is accepted. Convenient, and no protection against a server that lies.
 {_line("trust_new_peers", policy.trust_new_peers)}
 # Kinds of task that this partner takes part in.

@@ -22,6 +22,15 @@ from tacit_client.policy import decide
 EVENT = Event(kind="dp-sgd", sampling_rate=0.02, noise_multiplier=1.0, steps=20)
 MANY = Event(kind="metrics", sampling_rate=1.0, noise_multiplier=20.0, steps=99)
 OPEN = Event(kind="none", sampling_rate=0.02, noise_multiplier=0.0, steps=20)
+SHARED = (
+    "privacy.mechanism=distributed-dp-sgd",
+    "privacy.delta=1e-5",
+    "training.population=1300",
+    "aggregation.secure=true",
+    "aggregation.min_cohort=6",
+    "aggregation.cohort=6",
+    "aggregation.threshold=5",
+)
 LEFT_OUT = tuple(f"privacy.{key}" for key in ("noise_multiplier", "max_grad_norm", "delta"))
 
 
@@ -49,11 +58,12 @@ def jobs(make_job) -> list[Job]:
         for task in ([], ['task.options.vocabulary="/srv/words"'], ["task.kind=own-task"])
     ]
     open_ = make_job('privacy.mechanism="none"', "aggregation.secure=true", without=LEFT_OUT)
+    shared = [make_job(*SHARED, f"aggregation.max_colluders={f}") for f in (0, 1)]
     by_server = make_job(
         "privacy={mechanism='client', noise_multiplier=1.0, delta=1e-5, max_update_norm=1.0, noise_by='server'}",
         "aggregation.secure=true",
     )
-    return [*private, open_, by_server]
+    return [*private, open_, *shared, by_server]
 
 
 EVENTS = st.builds(
@@ -74,6 +84,7 @@ RULES = st.fixed_dictionaries(
         "require_secure_aggregation": st.booleans(),
         "allow_unprotected": st.booleans(),
         "trust_server_noise": st.booleans(),
+        "colluders": st.integers(0, 2),
         "trust_new_peers": st.booleans(),
         "allowed_tasks": st.sampled_from(
             [["image-classification"], ["own-task"], ["image-classification", "own-task"]]
@@ -117,6 +128,7 @@ def _twin(job: Job, keys: dict[str, object], facts: dict[str, object]) -> str | 
         ("min_cohort", job.aggregation.min_cohort < keys["min_cohort"]),
         ("allow_unprotected", bare and not keys["allow_unprotected"]),
         ("trust_server_noise", job.privacy.noise_by == "server" and not keys["trust_server_noise"]),
+        ("colluders", job.shares_noise and job.aggregation.max_colluders < keys["colluders"]),
         ("max_holdout", job.evaluation.partner_holdout > keys["max_holdout"]),
         ("delta", job.privacy.delta is not None and job.privacy.delta > keys["delta"]),
         ("min_cohort", lone),
@@ -155,6 +167,7 @@ def test_the_decision_is_that_of_the_twin(jobs) -> None:
 
     agree()
     assert len(seen) > 5
+    assert "colluders" in seen
 
 
 STRICTER: dict[str, Callable[[dict[str, object], dict[str, object]], object]] = {
@@ -164,6 +177,7 @@ STRICTER: dict[str, Callable[[dict[str, object], dict[str, object]], object]] = 
     "require_secure_aggregation": lambda keys, facts: keys.update(require_secure_aggregation=True),
     "allow_unprotected": lambda keys, facts: keys.update(allow_unprotected=False),
     "trust_server_noise": lambda keys, facts: keys.update(trust_server_noise=False),
+    "colluders": lambda keys, facts: keys.update(colluders=keys["colluders"] + 1),
     "trust_new_peers": lambda keys, facts: keys.update(trust_new_peers=False),
     "allowed_tasks": lambda keys, facts: keys.update(allowed_tasks=keys["allowed_tasks"][:1]),
     "vocabularies": lambda keys, facts: keys.update(vocabularies=[]),

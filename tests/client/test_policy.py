@@ -82,6 +82,25 @@ def test_unprotected_jobs_need_permission(job) -> None:
     check(asked, _policy(allow_unprotected=True))
 
 
+SHARED = (
+    "privacy.mechanism=distributed-dp-sgd",
+    "training.population=1300",
+    "aggregation.min_cohort=6",
+    "aggregation.cohort=6",
+    "aggregation.threshold=5",
+)
+
+
+def test_noise_in_shares_is_enough_without_as_many_as_this_partner_says(job) -> None:
+    """Guarantee: a partner relies on the noise of no more others than its policy lets it."""
+    check(job(*SHARED), PolicySection())
+    with pytest.raises(BadInput, match=r"aggregation\.max_colluders of at least 3 by .* policy, found 2$") as caught:
+        check(job(*SHARED, "aggregation.max_colluders=2"), _policy(colluders=3))
+    assert caught.value.hint == "raise aggregation.max_colluders"
+    check(job(*SHARED, "aggregation.max_colluders=3"), _policy(colluders=3))
+    check(job("aggregation.max_colluders=0"), _policy(colluders=3))  # dp-sgd: this partner's noise is enough
+
+
 def test_a_day_has_so_many_rounds() -> None:
     check_day(_policy(max_rounds_per_day=5), today=4)
     with pytest.raises(BadInput, match="at most 5 rounds"):
