@@ -33,6 +33,7 @@ from tacit.sections import (
 from tacit.users import check_users, check_whole
 
 __all__ = [
+    "MOST_DRAWN",
     "NEEDS_SINGLE_UPDATES",
     "SERVER_OPTIONS",
     "AggregationSection",
@@ -46,6 +47,10 @@ __all__ = [
     "load",
     "override",
 ]
+
+
+MOST_DRAWN = 2**14
+"""The largest expected batch of a private step: twice as many are never drawn, as `tacit.privacy.grid` takes it."""
 
 
 class Job(Section):
@@ -75,6 +80,13 @@ class Job(Section):
                 "expected aggregation.weighting = uniform with a private mechanism and aggregation.secure = false, "
                 "found examples",
                 hint='set aggregation.weighting = "uniform", or aggregation.secure = true: counts would leave in clear',
+            )
+        if self.privacy.mechanism in ("dp-sgd", "distributed-dp-sgd") and self.training.batch_size > MOST_DRAWN:
+            raise contradiction(
+                f"expected training.batch_size of at most {MOST_DRAWN} with {self.privacy.mechanism}, found "
+                f"{self.training.batch_size}: of more examples float64 could not add up the gradients as exactly as "
+                "the noise takes for granted",
+                hint="lower training.batch_size",
             )
         return self
 
