@@ -111,6 +111,10 @@ def test_a_released_sum_is_a_multiple_of_the_grid():
     steps = parameter.grad.numpy() / (0.5 * 2.0**-36)
     np.testing.assert_array_equal(steps, np.rint(steps))
     assert np.unique(steps % 16).size == 16
+    drawn = noised_sum(np.zeros(4000), clip=0.5, noise_multiplier=1.1, noise=Randomness(6).stream("noise"))
+    rounded = np.rint(parameter.summed_grad.numpy() / (0.5 * 2.0**-36))
+    np.testing.assert_array_equal(steps - drawn / (0.5 * 2.0**-36), rounded)  # nothing of the sum is lost on the way
+    assert np.abs(rounded).max() > 2**26
 
 
 def _reached(released: np.ndarray, *, std: float) -> np.ndarray:
