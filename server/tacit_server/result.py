@@ -65,6 +65,7 @@ def result(
             "dropouts": sum(len(line["dropouts"]) for line in state.history),
             "threshold": max((line["needed"] for line in state.history), default=None),
             "clipped": sum(line["clipped"] for line in state.history),
+            **_steps(job, state),
         },
         "data": dict(data),
         "timing": {
@@ -74,6 +75,15 @@ def result(
             "evaluate_s": sum(line["seconds"]["evaluate"] for line in state.history),
         },
     }
+
+
+def _steps(job: Job, state: RunState) -> dict[str, Any]:
+    """Of rounds that are blocks: the steps taken, those lost to drop-outs, and in how many a partner was missing."""
+    if job.privacy.mechanism != "distributed-dp-sgd":
+        return {}
+    taken = sum(line["steps"] for line in state.history)
+    missed = sum(sum(line["missed"].values()) for line in state.history)
+    return {"steps": {"taken": taken, "lost": len(state.history) * job.training.local_steps - taken, "missed": missed}}
 
 
 def _privacy(job: Job, state: RunState, *, secure_noise: bool) -> dict[str, Any]:

@@ -34,16 +34,18 @@ class Progress:
         """Called after every round."""
         line = state.history[-1]
         if self._bar is None:
-            print(f"round {line['round']}/{job.training.rounds}  {_words(line)}", flush=True)
+            print(f"round {line['round']}/{job.training.rounds}  {_words(job, line)}", flush=True)
         else:
             self._bar.n = line["round"]
-            self._bar.set_postfix_str(_words(line))
+            self._bar.set_postfix_str(_words(job, line))
 
 
-def _words(line: dict[str, Any]) -> str:
+def _words(job: Job, line: dict[str, Any]) -> str:
     parts = [f"{line['answered']} of {line['asked']} partners"]
     if line["status"] == "abandoned":
         parts.append("abandoned")
+    if line["missed"]:
+        parts.append(f"{line['steps']} of {job.training.local_steps} steps")
     score = line["test"] or line["federated"]
     if score:
         parts.append(f"accuracy {100 * score['accuracy']:.2f} %")
