@@ -111,6 +111,12 @@ def _check_sum(invite: Invite, new: Round) -> None:
     if new.threshold < needed:
         found = f"expected a threshold of at least {needed} of {n}, as the job's noise is sized for, found"
         raise Abort(Stage.ADVERTISE, Reason.THRESHOLD, f"{found} {new.threshold}")
+    most = invite.job.aggregation.max_colluders
+    if 2 * new.threshold - n <= most:  # they could sign two lists, and the server see one partner's own share
+        found = (
+            f"expected a threshold that {most} colluding partners can not sign two lists with, found {new.threshold}"
+        )
+        raise Abort(Stage.ADVERTISE, Reason.THRESHOLD, f"{found} of {n}")
     if new.edges != EDGE_UNIT:
         found = "expected every pair of partners to share a mask where they share the noise, found a sparse graph"
         raise Abort(Stage.ADVERTISE, Reason.THRESHOLD, found)

@@ -185,9 +185,12 @@ class Job(Section):
 
 
 def _cohorts(aggregation: AggregationSection) -> Sequence[int]:
-    """The sizes that a cohort can have: from the least to the one asked for, or as far as it makes a difference."""
+    """The sizes that a cohort can have: from the least to the one asked for, or as far as it makes a difference.
+
+    Two thirds rounded down are fewer than two thirds in two cohorts of three: a larger cohort may be the weaker one.
+    """
     least = aggregation.min_cohort
-    return range(least, (aggregation.cohort or max(least, 3 * (aggregation.threshold or 1))) + 1)
+    return range(least, (aggregation.cohort or max(least + 2, 3 * (aggregation.threshold or 1))) + 1)
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Job:

@@ -67,3 +67,17 @@ def test_strangers_count_as_colluders(make_job, strangers, joins):
         Abort, match=r"at most aggregation\.max_colluders 1 partners that are not accepted peers, found 2"
     ):
         _join(_invite(job, 6, threshold=5), 6, accepted=6 - strangers)
+
+
+@pytest.mark.parametrize(("n", "threshold", "joins"), [(6, 5, True), (7, 5, False), (7, 6, True), (9, 7, True)])
+def test_a_cohort_in_which_the_colluders_could_sign_two_lists_is_refused(make_job, n, threshold, joins):
+    """With 3 of 7 and a threshold of 5 a server rebuilds both secrets of a partner, whose share is half of the noise.
+
+    The job is sound for the cohort that it names, and a server that lies asks another one.
+    """
+    job = make_job(*SHARES, "aggregation.min_cohort=6", "aggregation.cohort=6", "aggregation.max_colluders=3")
+    if joins:
+        _join(_invite(job, n, threshold=threshold), n)
+        return
+    with pytest.raises(Abort, match="that 3 colluding partners can not sign two lists with, found 5 of 7"):
+        _join(_invite(job, n, threshold=threshold), n)

@@ -132,3 +132,15 @@ def test_a_sum_that_would_lose_its_guarantee_is_refused(make_job, overrides, wor
         make_job(*SHARED, *overrides)
     assert words in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("least", "most", "sound"), [(6, 3, False), (6, 2, True), (9, 4, False), (7, 2, True)])
+def test_larger_cohorts_than_the_least_are_looked_at_too(make_job, least, most, sound):
+    """Of 6 no 3 can sign two lists, of 7 they can: a run without aggregation.cohort asks as many as are there."""
+    shared = [*SHARED[:3], f"aggregation.min_cohort={least}", f"aggregation.max_colluders={most}"]
+    if sound:
+        job = make_job(*shared)
+        assert all(2 * job.aggregation.needed(n) - n > most for n in range(least, 40))
+        return
+    with pytest.raises(BadInput, match="two lists of survivors signed"):
+        make_job(*shared)
