@@ -6,6 +6,7 @@ from tacit.job import Job
 from tacit.privacy.grid import Grid
 from tacit.privacy.mechanism import Mechanism, plan
 from tacit.privacy.quantile import joint_norm
+from tacit.quantize import Ring
 
 __all__ = ["check_step", "step_grid", "update_grid"]
 
@@ -62,12 +63,14 @@ def update_grid(job: Job, mechanism: Mechanism, *, cohort: int, length: int, nor
 
 
 def check_step(job: Job, *, cohort: int, length: int) -> None:
-    """Whether the sums of a job whose noise is in shares have a grid; says nothing of other jobs.
+    """Whether the sums of a job have a grid whose noise comes with the sum; says nothing of other jobs.
 
     Raises:
         BadInput: a sum over `cohort` partners that could wrap round, or would be too coarse.
     """
     if job.privacy.mechanism == "distributed-dp-sgd":
         step_grid(job, plan(job, units=job.training.population or 0), cohort=cohort, length=length)
+    elif job.privacy.mechanism == "client" and not job.shares_noise:
+        Ring(norm=joint_norm(plan(job, units=0).max_grad_norm), partners=cohort)
     elif job.shares_noise:
         update_grid(job, plan(job, units=0), cohort=cohort, length=length + 1, norm=job.privacy.max_update_norm)
