@@ -358,6 +358,8 @@ class SimulationSection(Section):
     chance, independently of all others, and the mean is over so many of them as are expected."""
     dropout: Share = 0.0
     """Chance that a partner vanishes in a round, at a random stage."""
+    vanishing: Annotated[int, Field(ge=0)] = 0
+    """Instead of a chance: so many partners, drawn anew, vanish in every round, or in every step of a block."""
     metrics_epsilon: Annotated[float, Field(gt=0.0)] | None = None
     """What every partner's `policy.metrics_epsilon` says: the price of all evaluations; exact counts when left out."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tacit.codec import Writer
 from tacit.job import Job
 from tacit.secagg.keys import Digest
-from tacit.wire import Parcel
+from tacit.wire import Parcel, Scalar
 
 __all__ = ["STEP", "Step"]
 
@@ -54,7 +54,7 @@ class Step:
 
     def pack(self) -> Parcel:
         inbox = {} if self.inbox is None else {"inbox": np.frombuffer(self.inbox, dtype=np.uint8)}
-        scalars = {"run": self.run, "round": self.round, "attempt": self.attempt, "step": self.step}
+        scalars: dict[str, Scalar] = {"run": self.run, "round": self.round, "attempt": self.attempt, "step": self.step}
         return Parcel({"model": self.vector, **inbox}, scalars)
 
     @classmethod

@@ -41,6 +41,7 @@ __all__ = [
     "Letter",
     "Parcel",
     "Refusal",
+    "Scalar",
     "Statement",
     "Update",
 ]

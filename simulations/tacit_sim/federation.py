@@ -160,11 +160,18 @@ def client_app(spec: Spec) -> ClientApp:
     """The partners as one ClientApp, to be called with the context of any of them."""
     job = Job.model_validate_json(spec.job)
     mods = []
-    if job.simulation.dropout:
-        randomness = Randomness(job.simulation.seed)
-        chance, secure = job.simulation.dropout, job.aggregation.secure
-        blocks = job.privacy.mechanism == "distributed-dp-sgd"
-        mods.append(vanishing(chance=chance, randomness=randomness, name=_partner, secure=secure, blocks=blocks))
+    sim = job.simulation
+    if sim.dropout or sim.vanishing:
+        mods.append(
+            vanishing(
+                chance=sim.dropout,
+                number=sim.vanishing,
+                randomness=Randomness(sim.seed),
+                name=_partner,
+                secure=job.aggregation.secure,
+                blocks=job.privacy.mechanism == "distributed-dp-sgd",
+            )
+        )
     desk = Desk(
         name=_partner,
         admit=lambda context, errand: _admit(spec, context, errand),

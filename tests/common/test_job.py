@@ -98,6 +98,7 @@ NOT_AGREED = (
     "simulation.alpha=0.1",
     "simulation.shards=3",
     "simulation.dropout=0.5",
+    "simulation.vanishing=1",
     "simulation.metrics_epsilon=0.5",
     "simulation.seed=7",
     "simulation.device=auto",

@@ -164,6 +164,16 @@ def test_a_partner_that_vanishes_in_a_step_is_back_in_the_next(make_job, tmp_pat
     assert max(missed) < 3 or min(missed) < 3
 
 
+def test_as_many_vanish_in_every_step_as_are_told(make_job, tmp_path):
+    job = make_job(*JOB, *FIVE, "simulation.vanishing=1", "training.rounds=6")
+    _run(job, tmp_path / "out")
+    lines = _history(tmp_path / "out")
+    assert [line["steps"] for line in lines] == [3] * 6, "four of five are enough"
+    missed = [sum(line["missed"].values()) for line in lines]
+    assert 0 < sum(missed) <= 18, "who vanishes after its sum came is in it"
+    assert len({name for line in lines for name in line["missed"]}) > 2, "others every time"
+
+
 def test_a_run_goes_on_where_it_stopped(make_job, tmp_path, monkeypatch):
     """The optimiser's velocity is in the checkpoint."""
     _no_noise(monkeypatch)
