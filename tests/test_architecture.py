@@ -52,6 +52,7 @@ LIBRARIES = {
         "tacit_server.main",
         "tacit_server.roll",
         "tacit_server.sessions",
+        "tacit_server.shortcut",
         "tacit_server.submit",
         "tacit_server.superlink_child",
         "tacit_server.transport",

@@ -42,6 +42,7 @@ from tacit_server.result import result
 from tacit_server.roster import Roster
 from tacit_server.rounds import Setup, federate
 from tacit_server.runs import Run, RunStanding
+from tacit_server.shortcut import shorten
 from tacit_server.statement import Close, attest
 from tacit_server.status import line_words
 from tacit_server.submit import FOLDER
@@ -118,6 +119,7 @@ def _rounds(grid: Grid, run: Run, desk: _Desk, stop: threading.Event) -> _Done:
     started, order = time.monotonic(), run.order
     made = plan(run.job, order.test)
     folder = Folder(run.path.parent.parent)
+    shorten(grid, folder.flower_db)
     output, close = Output(run.path, key=read_key(folder.seal_key)), Close()
     state = _begin(output, made, run=order.run)
     _log.info("attempt %d, from round %d of %d", state.attempt, state.round + 1, made.job.training.rounds)

@@ -25,6 +25,7 @@ _OFFLINE = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE}
 
 _SHORTEST_PAUSE = 0.005  # seconds; doubles while nothing comes, so that an idle server rests
 _LONGEST_PAUSE = 0.1
+_LONGEST_LOOK = 0.02  # where a look is cheap: two exchanges make a step of a block
 _LONGEST_SILENCE = 1.0  # after which it is asked who is there: that a node went offline is no news of its own
 
 
@@ -106,7 +107,7 @@ def exchange(
             pause = _SHORTEST_PAUSE
         elif waiting:
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _LONGEST_PAUSE if answered is None else _LONGEST_LOOK)
 
 
 def _gone(grid: Grid, waiting: Mapping[str, int]) -> set[str]:

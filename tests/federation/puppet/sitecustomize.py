@@ -1,7 +1,8 @@
-"""A server that lies as it is told: Python runs this at the start of every process that has this folder on PYTHONPATH.
+"""A server or a partner that lies: Python runs this at the start of every process that has this folder on PYTHONPATH.
 
-Each round waits for the file ORDERS/NUMBER.json, which says how to lie in it; ORDERS/roster.json, where there is one,
-is what partners are told of the membership. Nothing of a partner is touched.
+With TACIT_TEST_ORDERS the server lies as it is told: each round waits for the file ORDERS/NUMBER.json, which says how
+to lie in it; ORDERS/roster.json, where there is one, is what partners are told of the membership. With TACIT_TEST_RATE a
+partner's answer in a step tells of so many times the sampling rate. Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_ORDERS = Path(os.environ["TACIT_TEST_ORDERS"])
+_ORDERS = Path(os.environ.get("TACIT_TEST_ORDERS", "no orders"))
 
 
 class _Patched(Loader):
@@ -60,8 +61,8 @@ def _change_rounds(rounds: Any) -> None:
         made, order = ask(setup, state, number, cohort=cohort), _order(number)
         return _changed(made, order["job"], signed=order["signed"])
 
-    def lying_train(grid: Any, setup: Any, ask: Any, cohort: Any, *, single: bool) -> Any:
-        return train(grid, replace(setup, job=ask.job), ask, cohort, single=single)
+    def lying_train(grid: Any, setup: Any, ask: Any, cohort: Any, optimizer: Any) -> Any:
+        return train(grid, replace(setup, job=ask.job), ask, cohort, optimizer)
 
     rounds._ask, rounds._train = lying_ask, lying_train
 
@@ -111,10 +112,24 @@ def _change_welcomes(welcome: Any) -> None:
     welcome.Welcomes.roster = lying_roster
 
 
-_CHANGES = {
+def _change_steps(block: Any) -> None:
+    """An event of another sampling rate beside an honest sum."""
+    honest, times = block.take_step, float(os.environ["TACIT_TEST_RATE"])
+
+    def take_step(asked: Any, site: Any, trainer: Any, standing: Any) -> Any:
+        standing, update = honest(asked, site, trainer, standing)
+        told = [event.model_copy(update={"sampling_rate": event.sampling_rate * times}) for event in update.events]
+        return standing, replace(update, events=tuple(told))
+
+    block.take_step = take_step
+
+
+_SERVER: dict[str, Callable[[Any], None]] = {
     "tacit_server.rounds": _change_rounds,
     "tacit_server.secagg": _change_cohorts,
     "tacit_server.welcome": _change_welcomes,
 }
+_PARTNER: dict[str, Callable[[Any], None]] = {"tacit_client.block": _change_steps}
+_CHANGES = _PARTNER if "TACIT_TEST_RATE" in os.environ else _SERVER
 
 sys.meta_path.insert(0, _Finder())
