@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from tacit.errors import BadInput
+from tacit_sim.bench.distributed import CASES as BLOCKS
+from tacit_sim.bench.distributed import measure_distributed
 from tacit_sim.bench.engine import ENGINES, SIZES, measure_engines
 from tacit_sim.bench.link import CASES as LINKS
 from tacit_sim.bench.link import measure_link
@@ -20,6 +23,7 @@ from tacit_sim.bench.table import Table
 __all__ = [
     "Table",
     "bench",
+    "measure_distributed",
     "measure_engines",
     "measure_link",
     "measure_noise",
@@ -29,8 +33,16 @@ __all__ = [
 ]
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+C = TypeVar("C", bound=_Named)
+
+
 def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, repeats: int | None = None) -> Table:
-    """Run the benchmark `name`: `engine`, `link`, `noise`, `seal`, `secagg` or `step`.
+    """Run the benchmark `name`: `distributed`, `engine`, `link`, `noise`, `seal`, `secagg` or `step`.
 
     Args:
         only: leave out cases without this text in their name.
@@ -42,41 +54,38 @@ def bench(name: str, *, only: str = "", engines: Sequence[str] | None = None, re
     """
     if repeats is not None and repeats < 1:
         raise BadInput(f"expected --repeats of 1 or more, found {repeats}", hint="raise --repeats")
+    if engines is not None and name != "engine":
+        raise BadInput(f"expected --engine with bench engine only, found it with {name}", hint="remove --engine")
     match name:
+        case "distributed":
+            table = measure_distributed(_chosen(BLOCKS, only), repeats=repeats)
         case "engine":
-            sizes = [size for size in SIZES if only in size.name]
-            _some(sizes, only, [size.name for size in SIZES])
-            return measure_engines(sizes, engines=_engines(engines), repeats=repeats or 2)
-        case "link" if engines is None:
-            links = [case for case in LINKS if only in case.name]
-            _some(links, only, [case.name for case in LINKS])
-            return measure_link(links, repeats=repeats)
-        case "step" if engines is None:
-            cases = [case for case in CASES if only in case.name]
-            _some(cases, only, [case.name for case in CASES])
-            return measure_steps(cases, repeats=repeats or 15)
-        case "secagg" if engines is None:
-            rounds = [case for case in ROUNDS if only in case.name]
-            _some(rounds, only, [case.name for case in ROUNDS])
-            return measure_secagg(rounds, repeats=repeats or 3)
-        case "noise" if engines is None:
-            noises = [case for case in NOISES if only in case.name]
-            _some(noises, only, [case.name for case in NOISES])
-            return measure_noise(noises, repeats=repeats or 9)
-        case "seal" if engines is None:
-            files = [case for case in FILES if only in case.name]
-            _some(files, only, [case.name for case in FILES])
-            return measure_seal(files, repeats=repeats or 3)
-        case "link" | "noise" | "seal" | "secagg" | "step":
-            raise BadInput(f"expected --engine with bench engine only, found it with {name}", hint="remove --engine")
-    raise BadInput(
-        f"expected a benchmark engine, link, noise, seal, secagg or step, found {name}", hint="choose one of these"
-    )
+            table = measure_engines(_chosen(SIZES, only), engines=_engines(engines), repeats=repeats or 2)
+        case "link":
+            table = measure_link(_chosen(LINKS, only), repeats=repeats)
+        case "noise":
+            table = measure_noise(_chosen(NOISES, only), repeats=repeats or 9)
+        case "seal":
+            table = measure_seal(_chosen(FILES, only), repeats=repeats or 3)
+        case "secagg":
+            table = measure_secagg(_chosen(ROUNDS, only), repeats=repeats or 3)
+        case "step":
+            table = measure_steps(_chosen(CASES, only), repeats=repeats or 15)
+        case _:
+            raise BadInput(
+                f"expected a benchmark distributed, engine, link, noise, seal, secagg or step, found {name}",
+                hint="choose one of these",
+            )
+    return table
 
 
-def _some(found: Sequence[object], only: str, names: Sequence[str]) -> None:
+def _chosen(cases: Sequence[C], only: str) -> list[C]:
+    """Those with `only` in their name. Raises BadInput for none."""
+    found = [case for case in cases if only in case.name]
     if not found:
-        raise BadInput(f"expected --only to fit a name, found {only}", hint=f"use part of: {'; '.join(names)}")
+        names = "; ".join(case.name for case in cases)
+        raise BadInput(f"expected --only to fit a name, found {only}", hint=f"use part of: {names}")
+    return found
 
 
 def _engines(given: Sequence[str] | None) -> tuple[str, ...]:

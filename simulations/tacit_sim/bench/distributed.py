@@ -7,11 +7,12 @@ once, from the same data, on the same machine.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -29,6 +30,7 @@ from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness
 from tacit.tasks.table import find, parse_options
 from tacit_client.train import Shard, Trainer
+from tacit_sim.bench.processor import spent
 from tacit_sim.bench.table import Table
 from tacit_sim.rehearsal import Rehearsal
 
@@ -36,12 +38,21 @@ __all__ = ["CASES", "Case", "measure_distributed"]
 
 _CLASSES, _SHAPE = 10, (28, 28)
 _NAME = "steps"
-_COLUMNS = {"case": "", "step_s": ".3f", "gradients_s": ".3f", "protocol": ".0%", "secagg_s": ".3f"}
+_COLUMNS = {
+    "case": "",
+    "step_s": ".3f",
+    "gradients_s": ".3f",
+    "protocol": ".0%",
+    "secagg_s": ".3f",
+    "server_cpu_s": ".3f",
+    "partner_cpu_s": ".3f",
+}
 _NOTES = (
     "step_s: of a round, evaluation apart, over its steps: everything, key set-up, ledger and audit log too; median;",
     "gradients_s: of one step's clipped sum, as many processes at once as there are partners, nothing else running;",
     "protocol: the share of step_s that is not gradients_s;",
-    "secagg_s: key set-up and the masks' removal, over the steps",
+    "secagg_s: key set-up and the masks' removal, over the steps;",
+    "server_cpu_s, partner_cpu_s: processor time a step of all the server's processes, and of one partner's",
 )
 
 
@@ -69,15 +80,33 @@ class Case:
 CASES = (Case("200 steps, 3 partners, cnn of 26,010 parameters, batch 512", 3, 20_000, 8, 25, 512),)
 
 
-def measure_distributed(cases: Sequence[Case] = CASES) -> Table:
-    """Seconds a step, and of what. Raises JobFailed: a process that did not do its part."""
-    rows = [_row(case) for case in cases]
+@dataclass(frozen=True)
+class _Run:
+    """What a run leaves: the lines of its history but for the first block, and processor seconds since that."""
+
+    lines: list[dict[str, Any]]
+    server: float
+    partners: float
+
+
+def measure_distributed(cases: Sequence[Case] = CASES, *, repeats: int | None = None) -> Table:
+    """Seconds a step, and of what.
+
+    Args:
+        cases: what is measured.
+        repeats: blocks instead of each case's own number.
+
+    Raises:
+        JobFailed: a process that did not do its part.
+    """
+    rows = [_row(case if repeats is None else replace(case, rounds=repeats)) for case in cases]
     return Table(name="distributed", columns=_COLUMNS, rows=tuple(rows), settings={"warm": 1}, notes=_NOTES)
 
 
 def _row(case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tacit-bench-") as name:
-        lines = _lines(case, Path(name))
+        run = _run(case, Path(name))
+    lines, count = run.lines, sum(line["steps"] for line in run.lines)
     steps = [(line["round_seconds"] - line["seconds"]["evaluate"]) / line["steps"] for line in lines]
     secagg = [line["seconds"]["secagg"] / line["steps"] for line in lines]
     with multiprocessing.get_context("spawn").Pool(case.partners) as pool:
@@ -89,11 +118,13 @@ def _row(case: Case) -> dict[str, Any]:
         "protocol": 1 - gradients / median(steps),
         "secagg_s": median(secagg),
         "all": steps,
-        "steps": sum(line["steps"] for line in lines),
+        "steps": count,
+        "server_cpu_s": run.server / count,
+        "partner_cpu_s": run.partners / case.partners / count,
     }
 
 
-def _lines(case: Case, folder: Path) -> list[dict[str, Any]]:
+def _run(case: Case, folder: Path) -> _Run:
     with Rehearsal(folder) as federation:
         federation.init()
         federation.up()
@@ -105,9 +136,20 @@ def _lines(case: Case, folder: Path) -> list[dict[str, Any]]:
             federation.attend(f"partner-{i + 1}")
         job = folder / "job.toml"
         job.write_text(tomli_w.dumps(_job(case)))
-        federation.run("tacit-server", "run", str(federation.server), str(job), "--name", _NAME, "--wait")
+        looks: list[dict[int, float]] = []
+
+        def look(line: str) -> None:
+            if line.startswith("round 1 "):
+                looks.append(spent(process.pid for process in federation.processes.values()))
+
+        words = ["tacit-server", "run", str(federation.server), str(job), "--name", _NAME, "--wait"]
+        federation.run(*words, show=look)
+        looks.append(spent(process.pid for process in federation.processes.values()))
         text = (federation.server / "runs" / _NAME / "history.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()][1:]
+        server = federation.processes["server"].pid
+    took = {pid: after - looks[0][pid] for pid, after in looks[-1].items()}
+    lines = [json.loads(line) for line in text.splitlines()][1:]
+    return _Run(lines, took.pop(server, math.nan), sum(took.values()) if took else math.nan)
 
 
 def _images(case: Case, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
