@@ -1,8 +1,8 @@
 """A server or a partner that lies: Python runs this at the start of every process that has this folder on PYTHONPATH.
 
 With TACIT_TEST_ORDERS the server lies as it is told: each round waits for the file ORDERS/NUMBER.json, which says how
-to lie in it; ORDERS/roster.json, where there is one, is what partners are told of the membership. With TACIT_TEST_RATE a
-partner's answer in a step tells of so many times the sampling rate. Nothing else is touched.
+to lie in it; ORDERS/roster.json, where there is one, is what partners are told of the membership. With TACIT_TEST_RATE
+a partner's answer in a step tells of so many times the sampling rate. Nothing else is touched.
 """
 
 from __future__ import annotations
