@@ -19,8 +19,8 @@ __all__ = ["main"]
 
 _DEMO = Path(__file__).parent / "presets" / "digits-demo.toml"
 _BENCHES = (
-    "engine: a round beyond training; link: messages; noise: what drawing it costs; seal: a file; "
-    "secagg: secure aggregation; step: a local step"
+    "distributed: steps between real processes; engine: a round beyond training; link: messages; noise: what drawing "
+    "it costs; seal: a file; secagg: secure aggregation; step: a local step"
 )
 
 
@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     bench = commands.add_parser("bench", parents=[common], help="measured cost, ours beside others' in one run")
-    bench.add_argument("name", choices=("engine", "link", "noise", "seal", "secagg", "step"), help=_BENCHES)
+    names = ("distributed", "engine", "link", "noise", "seal", "secagg", "step")
+    bench.add_argument("name", choices=names, help=_BENCHES)
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     bench.add_argument("--only", default="", metavar="TEXT", help="only rows whose case or model has TEXT in its name")
     bench.add_argument("--engine", action="append", help="bench engine: one of inline, ray, flower; may be repeated")
