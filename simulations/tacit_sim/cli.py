@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tacit.errors import BadInput
-from tacit.job import load
+from tacit.job import Job, load
 from tacit.terminal import Parser, run, verbose_flag
 
 __all__ = ["main"]
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     get.set_defaults(act=_data_get)
     _add_bench(commands, common)
     _add_attack(commands, common)
+    _add_audit(commands, common)
     return parser
 
 
@@ -86,10 +87,26 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_attack(commands: Any, common: argparse.ArgumentParser) -> None:
-    attack = commands.add_parser("attack", parents=[common], help="attacks on secure aggregation, ours and Flower's")
+    attack = commands.add_parser("attack", parents=[common], help="attacks on secure aggregation and on what is learnt")
     attack.add_argument("name", help="of an attack, or all; --verbose shows every word")
     attack.add_argument("--json", type=Path, metavar="FILE", help="write what came of them here too")
+    attack.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures of those that have one")
     attack.set_defaults(act=_attack)
+
+
+def _add_audit(commands: Any, common: argparse.ArgumentParser) -> None:
+    audit = commands.add_parser("audit", parents=[common], help="epsilon measured with canaries, beside the claim")
+    audit.add_argument("job", type=Path, help="the job file")
+    audit.add_argument("--canaries", type=int, default=1000, metavar="M", help="default: %(default)s")
+    audit.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of the job")
+    audit.add_argument("--seed", type=int, help="the same as --set simulation.seed=N")
+    audit.add_argument("--data", type=Path, help="folder of the known data sets (default: TACIT_DATA)")
+    audit.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    audit.add_argument("--out", type=Path, metavar="DIR", help="folder for report.html")
+    audit.add_argument(
+        "--fault", help="make a mistake on purpose, to see the audit fail: half-noise, bare-layer, last-round"
+    )
+    audit.set_defaults(act=_audit)
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -102,8 +119,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    overrides = [*args.set, *([] if args.seed is None else [f"simulation.seed={args.seed}"])]
-    job = load(args.job, overrides=overrides)
+    job = _job(args)
     if args.resume and args.out is None:
         raise BadInput("expected --out with --resume, found none", hint="name the folder of the run to go on with")
     out = args.out or _new_folder(job.name)
@@ -118,6 +134,11 @@ def _run(args: argparse.Namespace) -> int:
         )
     _print_summary(result, out)
     return 0
+
+
+def _job(args: argparse.Namespace) -> Job:
+    seed = [] if args.seed is None else [f"simulation.seed={args.seed}"]
+    return load(args.job, overrides=[*args.set, *seed])
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -212,7 +233,25 @@ def _attack(args: argparse.Namespace) -> int:
     print(f"\n{report.count()}")
     if args.json is not None:
         report.write(args.json)
+    if args.out is not None:
+        report.draw(args.out)
     return 0 if report.refused else 1
+
+
+def _audit(args: argparse.Namespace) -> int:
+    job = _job(args)
+
+    from tacit_sim.audit import audit, text, write, write_json
+    from tacit_sim.progress import Progress
+
+    with Progress(job.training.rounds) as progress:
+        found = audit(job, canaries=args.canaries, data=args.data, fault=args.fault, progress=progress.show)
+    print(f"\n{text(found)}")
+    if args.json is not None:
+        write_json(args.json, found)
+    if args.out is not None:
+        write(args.out, found)
+    return 0 if found.passes else 1
 
 
 if __name__ == "__main__":

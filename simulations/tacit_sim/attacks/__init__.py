@@ -1,4 +1,4 @@
-"""Attacks on secure aggregation by a lying server or partner, against Tacit's own partners and against Flower's."""
+"""Attacks by a lying server or partner on secure aggregation, Tacit's and Flower's, and on what is learnt."""
 
 from __future__ import annotations
 

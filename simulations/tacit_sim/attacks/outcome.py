@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,15 @@ class Outcome:
         attack: its name.
         refused: the attacker did not reach the attack's aim.
         what: what stopped it, or what it obtained, with measured numbers.
+        without: of an attack on learning: what it obtained where nothing protects.
+        picture: of what it obtained, as PNG; empty where there is none.
     """
 
     attack: str
     refused: bool
     what: str
+    without: str = ""
+    picture: bytes = field(default=b"", repr=False)
 
 
 def join(attack: str, parts: Iterable[Outcome]) -> Outcome:

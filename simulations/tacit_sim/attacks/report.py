@@ -1,4 +1,4 @@
-"""Attacks run against Tacit and, by Flower's own functions, against Flower 1.41: a table and JSON."""
+"""Attacks run against Tacit and, by Flower's own functions, against Flower 1.41: a table, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from typing import Any
 import torch
 
 from tacit.errors import BadInput
-from tacit_sim.attacks.table import ATTACKS
+from tacit_sim.attacks.table import ATTACKS as PROTOCOL
+from tacit_sim.attacks.table import LEARNING
 from tacit_sim.bench.table import machine
 
-__all__ = ["NO_COUNTERPART", "Line", "Report", "attack"]
+__all__ = ["ATTACKS", "NO_COUNTERPART", "Line", "Report", "attack"]
+
+ATTACKS = {**PROTOCOL, **LEARNING}
 
 _SCHEMA = 1
 _WIDTHS = 20, 46, 66  # 136 columns
@@ -41,7 +44,8 @@ class Line:
         refused: by Tacit.
         tacit: what stopped it, or what the attacker obtained.
         rival: whether Flower refused it; None where it has no counterpart.
-        flower: the same in words.
+        flower: the same in words; of an attack on learning, what it obtained where nothing protects.
+        picture: of what the attack obtained, as PNG; empty where there is none.
     """
 
     attack: str
@@ -49,6 +53,7 @@ class Line:
     tacit: str
     rival: bool | None
     flower: str
+    picture: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,22 @@ class Report:
                 f"expected a file that can be written at {path}, found {error.strerror}", hint="choose another --json"
             ) from None
 
+    def draw(self, folder: Path) -> None:
+        """The pictures, as PNG files by the names of their attacks. Raises BadInput where they can not be written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for line in self.lines:
+                if line.picture:
+                    (folder / f"{line.attack}.png").write_bytes(line.picture)
+        except OSError as error:
+            raise BadInput(
+                f"expected a folder that can be written at {folder}, found {error.strerror}",
+                hint="choose another --out",
+            ) from None
+
 
 def attack(name: str, *, show: Callable[[str], object], whole: bool = False) -> Report:
-    """Carry out the attack `name`, or `all`, on Tacit and on Flower.
+    """Carry out the attack `name`, or `all`, on Tacit and on Flower; those on learning on Tacit, with and without.
 
     Args:
         show: is given the table as it grows, rows of 136 columns at most.
@@ -116,6 +134,8 @@ def _line(name: str) -> Line:
     from tacit_sim.rivals.attack import ATTACKS as RIVALS
 
     own = ATTACKS[name]()
+    if own.without:
+        return Line(name, own.refused, own.what, None, f"unprotected: {own.without}", own.picture)
     if name not in RIVALS:
         return Line(name, own.refused, own.what, None, NO_COUNTERPART[name])
     rival = RIVALS[name]()
