@@ -84,8 +84,14 @@ def test_the_spread_is_measured_by_group():
     assert len(set(found.tolist())) == 3
 
 
-def _steps(*, fault: str | None = None, noise: float = 1e-6, rate: float = 1.0, steps: int = 3) -> np.ndarray:
-    """What is seen of the 126 canaries, the first half of them in, of one partner whose examples have no gradients."""
+STEEP = Task("steep", {}, lambda o, e: None, lambda e: {}, lambda logits, targets: 1e3 * logits[:, 0])
+"""A loss whose gradient every clip norm cuts."""
+
+
+def _steps(
+    *, fault: str | None = None, noise: float = 1e-6, rate: float = 1.0, steps: int = 3, task: Task = FLAT
+) -> np.ndarray:
+    """What is seen of the 126 canaries, the first half of them in, of one partner with 20 examples."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(20, 5), nn.Tanh(), nn.Linear(5, 3, bias=False), nn.LayerNorm(3))
     entries = np.arange(126)
@@ -93,7 +99,7 @@ def _steps(*, fault: str | None = None, noise: float = 1e-6, rate: float = 1.0, 
     seen: list[np.ndarray] = []
     watch.tell = lambda partner, found, *, rate: seen.append(found)
     trainer = AuditedTrainer(
-        network, task=FLAT, device=torch.device("cpu"), max_physical_batch=8, watch=watch, fault=fault
+        network, task=task, device=torch.device("cpu"), max_physical_batch=8, watch=watch, fault=fault
     )
     mechanism = Mechanism(
         kind="dp-sgd", max_grad_norm=0.3, noise_multiplier=noise, sampling_rate=rate, expected_batch=7.0, steps=steps
@@ -112,8 +118,9 @@ def _steps(*, fault: str | None = None, noise: float = 1e-6, rate: float = 1.0, 
     return np.stack(seen)
 
 
-def test_a_canary_adds_one_clip_norm_to_its_own_entry_and_nothing_else():
-    found = _steps()
+@pytest.mark.parametrize("task", [FLAT, STEEP], ids=["flat", "steep"])
+def test_a_canary_adds_one_clip_norm_to_its_own_entry_and_nothing_else(task):
+    found = _steps(task=task)
     assert found.shape == (3, 126)
     np.testing.assert_allclose(found[:, :63], 1.0, atol=2e-4)
     np.testing.assert_allclose(found[:, 63:], 0.0, atol=2e-4)

@@ -1,13 +1,15 @@
 """The partner's own training with canaries put in where gradients are, and an eye on what each step releases.
 
 Clip, sum, noise, divisor and optimiser are the product's: a canary's gradient, ten clip norms long, takes the place of
-a network's in `accumulate`, and what is seen is what the optimiser is given, times the public divisor.
+a network's in `accumulate`, and what is seen is what the optimiser is given, times the public divisor, less the sum
+over the examples: the guarantee holds against those who know all other units, and which of them were drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +94,7 @@ class AuditedTrainer(Trainer):
         total = super().clipped_sum(start, shard, mechanism=mechanism, sampling=sampling)
         if not isinstance(shard, CanaryShard):
             raise TypeError(f"expected a CanaryShard, found {shard!r}")
-        self._watch.follow(start, rate=mechanism.sampling_rate)
+        self._watch.follow(start, rest=total, rate=mechanism.sampling_rate)
         drawn = shard.drawn[-1].canaries
         if len(drawn):
             clip = mechanism.max_grad_norm
@@ -104,11 +106,12 @@ class AuditedTrainer(Trainer):
     def _private_step(self, optimizer: PrivateOptimizer, shard: Shard, batch: Batch) -> None:
         if not isinstance(shard, CanaryShard) or not isinstance(batch, Sample):
             raise TypeError(f"expected a CanaryShard and a Sample of it, found {shard!r}")
-        see = optimizer.original_optimizer.register_step_pre_hook(lambda *_: self._see(optimizer, shard))
-        super()._private_step(_Planting(optimizer, batch, clip=self._claimed.max_grad_norm), shard, batch)  # type: ignore[arg-type]  # as much of it as a step uses
+        planting = _Planting(optimizer, batch, clip=self._claimed.max_grad_norm)
+        see = optimizer.original_optimizer.register_step_pre_hook(lambda *_: self._see(optimizer, planting, shard))
+        super()._private_step(planting, shard, batch)  # type: ignore[arg-type]  # as much of it as a step uses
         see.remove()
 
-    def _see(self, optimizer: PrivateOptimizer, shard: CanaryShard) -> None:
+    def _see(self, optimizer: PrivateOptimizer, planting: _Planting, shard: CanaryShard) -> None:
         """Before the optimiser's step: what it is given is what the step releases."""
         claimed = self._claimed
         if self._fault == "bare-layer":
@@ -116,12 +119,16 @@ class AuditedTrainer(Trainer):
             clean = torch.zeros_like(bare) if bare.summed_grad is None else bare.summed_grad.view_as(bare)
             bare.grad = clean.to(bare) / claimed.expected_batch
         released = torch.cat([p.grad.reshape(-1) for p in optimizer.params]).double().cpu().numpy()
-        seen = released[shard.watched] * (claimed.expected_batch / claimed.max_grad_norm)
-        self._watch.tell(shard.partner, seen, rate=claimed.sampling_rate)
+        seen = released[shard.watched] * claimed.expected_batch - planting.rest[shard.watched]
+        self._watch.tell(shard.partner, seen / claimed.max_grad_norm, rate=claimed.sampling_rate)
 
 
 class _Planting:
-    """An optimiser that is given the gradients of a step's canaries after those of its examples."""
+    """An optimiser that is given the gradients of a step's canaries after those of its examples.
+
+    Attributes:
+        rest: the examples' sum, float64 `[d]`, once the canaries' turn has come.
+    """
 
     def __init__(self, optimizer: PrivateOptimizer, sample: Sample, *, clip: float) -> None:
         self._optimizer, self._sample, self._length = optimizer, sample, _LENGTH * clip
@@ -129,6 +136,7 @@ class _Planting:
 
     def release(self) -> None:
         """The canaries' turn, and then the step's release."""
+        self.rest = np.concatenate([_sum(parameter) for parameter in self._optimizer.params])
         if len(self._sample.canaries):
             self._plant()
             self._optimizer.accumulate()
@@ -138,6 +146,14 @@ class _Planting:
         gradients = _gradients(self._sample.canaries, self._optimizer.params, length=self._length)
         for parameter, found in zip(self._optimizer.params, gradients, strict=True):
             parameter.grad_sample = found
+
+
+def _sum(parameter: Any) -> NDArray[np.float64]:
+    """What was accumulated for one parameter: Opacus hangs it there, and nothing for an empty batch."""
+    if parameter.summed_grad is None:
+        return np.zeros(parameter.numel())
+    found: NDArray[np.float64] = parameter.summed_grad.reshape(-1).double().cpu().numpy()
+    return found
 
 
 def _gradients(canaries: NDArray[np.int64], parameters: Iterable[Tensor], *, length: float) -> list[Tensor]:

@@ -25,6 +25,7 @@ class Watch:
         self._canaries = canaries
         self._seen: dict[int, list[NDArray[np.float32]]] = {}
         self._models: list[NDArray[np.float32]] = []
+        self._rests: list[_Floats] = []
         self._rates: dict[int, float] = {}
 
     @property
@@ -33,15 +34,23 @@ class Watch:
         return sum(map(len, self._seen.values()))
 
     def tell(self, partner: int, seen: _Floats, *, rate: float) -> None:
-        """A step of `partner` released `seen`, float64 `[w]` in clip norms, at its canaries' entries in their order."""
+        """A step of `partner` released `seen`, float64 `[w]`, at its canaries' entries in their order.
+
+        In clip norms, less the sum over the examples.
+        """
         self._seen.setdefault(partner, []).append(seen.astype(np.float32))
         self._rates[partner] = rate
 
-    def follow(self, model: NDArray[np.float32], *, rate: float) -> None:
-        """A step began at `model`, float32 `[d]`. Every partner is told it; from two such follows what was released."""
-        found = model[self._canaries.entries]
-        if not self._models or not np.array_equal(self._models[-1], found):
-            self._models.append(found)
+    def follow(self, model: NDArray[np.float32], *, rest: _Floats, rate: float) -> None:
+        """A partner's examples add `rest`, float64 `[d]`, to the step that begins at `model`, float32 `[d]`.
+
+        Every partner is told the model; from two such follows what was released.
+        """
+        entries = self._canaries.entries
+        if not self._models or not np.array_equal(self._models[-1], model[entries]):
+            self._models.append(model[entries])
+            self._rests.append(np.zeros(len(entries)))
+        self._rests[-1] += rest[entries]
         self._rates[_ALL] = rate
 
     def close(self, model: NDArray[np.float32], *, training: TrainingSection, clip: float) -> None:
@@ -52,14 +61,13 @@ class Watch:
         """
         if not self._models:
             return
-        self.follow(model, rate=self._rates[_ALL])
-        path = np.stack(self._models).astype(np.float64)
+        path = np.stack([*self._models, model[self._canaries.entries]]).astype(np.float64)
         rounds = 1 + np.arange(len(path) - 1) // training.local_steps
         velocity = -np.diff(path, axis=0) / np.array([[training.learning_rate_at(int(r))] for r in rounds])
         gradients = velocity.copy()
         gradients[1:] -= training.momentum * velocity[:-1]
-        self._seen[_ALL] = list((gradients * (training.batch_size / clip)).astype(np.float32))
-        self._models.clear()
+        seen = (gradients * training.batch_size - np.stack(self._rests)) / clip
+        self._seen[_ALL] = list(seen.astype(np.float32))
 
     def scores(self, *, sizes: Sequence[int]) -> _Floats:
         """The evidence that each canary is in, float64 `[m]`, all steps together.
