@@ -174,7 +174,8 @@ def _releases(statement: PartnerStatement) -> str:
             _same(f"the evaluations of {place} in one entry", event.steps, 1)
             continue
         _same(f"the mechanism of {place}", event.kind, job.privacy.mechanism)
-        _same(f"the steps of {place}", event.steps, job.training.local_steps)
+        steps = 1 if event.kind == "client" else job.training.local_steps  # a whole partner is one step
+        _same(f"the steps of {place}", event.steps, steps)
         if event.noise_multiplier < (job.privacy.noise_multiplier or 0.0):
             raise BadInput(
                 f"expected a noise multiplier of {job.privacy.noise_multiplier} in {place}, "

@@ -9,6 +9,7 @@ from typing import Any
 from tacit.attestation import load, sign
 from tacit.job import Job
 from tacit.privacy.events import Event, merge
+from tacit.privacy.mechanism import plan
 from tacit.secagg.keys import PublicKey, Secret, identity_of
 from tacit.statement import (
     CodeStated,
@@ -43,6 +44,8 @@ def partner(job: Job, name: str, *, noise: float = 1.0, rounds: int = 2, run: st
     event = Event(kind="dp-sgd", sampling_rate=0.25, noise_multiplier=noise, steps=2)
     if job.privacy.mechanism == "none":
         event = Event(kind="none", sampling_rate=0.25, noise_multiplier=0.0, steps=2)
+    if job.privacy.mechanism == "client":
+        event = plan(job, units=0).event()
     releases = tuple(
         Release(round=i + 1, attempt=1, at=MADE, state="released" if i else "reserved", event=event)
         for i in range(rounds)

@@ -283,3 +283,10 @@ def test_what_parties_wrote_moves_no_cursor(make_job, own):
     shown = lines(verify(load(canonical(value), where="it"), where="it"))
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == len(verify(value, where="it"))
+
+
+def test_a_round_of_client_is_one_release_however_many_steps_it_trains(make_job):
+    privacy = "privacy={mechanism='client', noise_multiplier=5.0, delta=1e-4, max_update_norm=1.0}"
+    job = make_job(privacy, "aggregation.secure=true")
+    assert job.training.local_steps > 1
+    assert _failed(partner(job, "a")) == {}
