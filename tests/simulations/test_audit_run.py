@@ -88,6 +88,30 @@ STEEP = Task("steep", {}, lambda o, e: None, lambda e: {}, lambda logits, target
 """A loss whose gradient every clip norm cuts."""
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_sums_follow_from_the_models_that_torch_steps_to(schedule):
+    """Two rounds of three steps: the noised sums come back, less the two partners' examples."""
+    training = TrainingSection(
+        rounds=2, local_steps=3, batch_size=8, learning_rate=0.5, momentum=0.9, schedule=schedule
+    )
+    rng, weights = np.random.default_rng(9), torch.zeros(10)
+    sums, rests = rng.standard_normal((6, 10)), rng.standard_normal((6, 2, 10))
+    entries = np.array([7, 0, 3])
+    watch = Watch(Canaries(entries, np.zeros(3, dtype=np.int64), np.array([True, False, True])))
+    optimizer = torch.optim.SGD([weights], lr=0.5, momentum=training.momentum)
+    for step in range(6):
+        for rest in rests[step]:
+            watch.follow(weights.numpy().copy(), rest=rest, rate=0.2)
+        optimizer.param_groups[0]["lr"] = training.learning_rate_at(1 + step // 3)
+        weights.grad = torch.from_numpy((sums + rests.sum(axis=1))[step] / 8).float()
+        optimizer.step()
+    watch.close(weights.numpy(), training=training, clip=0.1)
+    seen = sums[:, entries] / 0.1
+    expected = evidence(seen, rate=0.2, noise=spread(seen, np.zeros(3, dtype=np.int64)))
+    assert watch.steps == 6
+    np.testing.assert_allclose(watch.scores(sizes=[10]), expected, rtol=1e-3)
+
+
 def _steps(
     *, fault: str | None = None, noise: float = 1e-6, rate: float = 1.0, steps: int = 3, task: Task = FLAT
 ) -> np.ndarray:
