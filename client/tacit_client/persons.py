@@ -52,6 +52,20 @@ class Batch:
             start = end
         return parts
 
+    def padded(self, least: int) -> Batch:
+        """With its first row repeated until there are `least` rows; each of these is a person of its own.
+
+        The caller leaves them out of the loss. They are there because libraries multiply few rows in another order than
+        many: with weights that cancel, one example more would else change the others' gradients altogether.
+        """
+        missing = least - len(self.rows)
+        if missing <= 0 or not len(self.rows):
+            return self
+        rows = np.append(self.rows, np.repeat(self.rows[:1], missing))
+        if self.persons is None:
+            return Batch(rows)
+        return Batch(rows, np.append(self.persons, self.persons[-1] + 1 + np.arange(missing)))
+
 
 @dataclass(frozen=True, repr=False)
 class Persons:

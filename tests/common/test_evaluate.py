@@ -48,3 +48,23 @@ def test_the_mode_is_left_as_found_and_no_gradient_is_kept(training):
     assert network.training is training
     assert all(p.grad is None for p in network.parameters())
     assert torch.equal(before, torch.cat([p.detach().reshape(-1) for p in network.parameters()]))
+
+
+def test_what_one_example_is_taken_for_does_not_hang_on_another_beside_it():
+    """Guarantee: at weights that cancel, which a server may choose, one example more changes no other's answer."""
+    answers = []
+    for seed in range(24):
+        torch.manual_seed(seed)
+        network, image = nn.Linear(64, 10, bias=False), torch.rand(64)
+        with torch.no_grad():
+            weight = torch.randn(10, 64) * 1e9
+            weight[:, -1] -= (weight @ image) / image[-1]
+            network.weight.copy_(weight)
+        found = [_guesses(network, image, count) for count in (1, 2)]
+        answers.append(np.array_equal(2 * found[0], found[1]))
+    assert answers == [True] * 24
+
+
+def _guesses(network: nn.Module, image: torch.Tensor, count: int) -> np.ndarray:
+    data = Encoded((image.repeat(count, 1),), torch.zeros(count, dtype=torch.long))
+    return evaluate(network, data, task=TASK, classes=10, device=torch.device("cpu")).confusion
