@@ -123,6 +123,8 @@ class Trainer:
         self.network = _colours_last(network.to(device))
         self.device = device
         self.hardened = hardened
+        if hardened:
+            _keep_digits()
         self._task = task
         self._max_physical_batch = max_physical_batch
         self._least = min(_LEAST_ROWS, max_physical_batch) if hardened else 0
@@ -276,6 +278,12 @@ def _optimizer(network: nn.Module, training: TrainingSection, learning_rate: flo
             return torch.optim.SGD(parameters, lr=learning_rate, momentum=training.momentum)
         case "adam":
             return torch.optim.Adam(parameters, lr=learning_rate)
+
+
+def _keep_digits() -> None:
+    """No TF32 on CUDA, whose ten bits would make others' gradients move more when one example comes or goes."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def pick_device(name: str) -> torch.device:

@@ -102,7 +102,7 @@ class TrainingSection(Section):
     batch_size: PositiveInt
     """Expected batch under Poisson sampling; also the divisor of every step. With `distributed-dp-sgd`: of all
     partners together."""
-    population: PositiveInt | None = None
+    population: Annotated[int, Field(gt=0, le=10**10)] | None = None
     """Units of all partners together, in round numbers. With `distributed-dp-sgd` every partner samples at the one rate
     `batch_size / population`, whatever it holds."""
     optimizer: Literal["sgd", "adam"] = "sgd"

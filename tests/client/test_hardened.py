@@ -274,3 +274,13 @@ def test_the_quick_way_is_as_it_was():
     ).hardened
     assert np.abs(quick - trained(case, trainer=_trainer(case))).max() > 0.01
     assert math.isfinite(float(quick.sum()))
+
+
+def test_a_hardened_trainer_keeps_all_digits_of_float32_on_cuda(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    _trainer(_case(), hardened=False)
+    assert torch.backends.cudnn.allow_tf32
+    _trainer(_case())
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32

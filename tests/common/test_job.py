@@ -154,6 +154,7 @@ def test_the_resolved_job_loads_as_the_same(make_job):
         ("privacy.delta", "0.0", "greater than 0"),
         ("privacy.delta", "1.0", "less than 1"),
         ("privacy.mechanism", '"gaussian"', "'dp-sgd'"),
+        ("training.population", "10000000001", "less than or equal to 10000000000"),
         ("training.rounds", "1000001", "less than or equal to 1000000"),
         ("training.local_steps", "1000001", "less than or equal to 1000000"),
         ("privacy.max_grad_norm", "9e-7", "greater than or equal to 0.000001"),

@@ -165,3 +165,16 @@ def test_one_rate_for_all_partners_whatever_they_hold(make_job):
     local = plan(make_job("training.batch_size=4"), units=99)
     assert local.colluders is None
     assert "colluders" not in local.event().to_json()
+
+
+def test_a_population_far_below_what_a_partner_holds_is_refused(make_job):
+    job = make_job(
+        "privacy.mechanism=distributed-dp-sgd",
+        "aggregation.secure=true",
+        "training.population=100",
+        "training.batch_size=100",
+        "privacy.delta=1e-6",
+    )
+    assert plan(job, units=31_900).sampling_rate == 1.0
+    with pytest.raises(BadInput, match="at most 32768 of the partner's training examples, 33000 in round numbers"):
+        plan(job, units=33_700)

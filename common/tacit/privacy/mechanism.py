@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tacit.errors import BadInput
-from tacit.job import Job
+from tacit.job import MOST_DRAWN, Job
 from tacit.privacy.accounting import calibrate
 from tacit.privacy.events import EXAMPLE, PARTNER, Event, Kind
 
@@ -121,7 +121,8 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE, chance: float = 1.0) -> M
             from a job: a server could write what it likes there.
 
     Raises:
-        BadInput: a batch larger than the data, a delta that is not below 1/N, an epsilon out of noise's reach.
+        BadInput: a batch larger than the data, a delta that is not below 1/N, an epsilon out of noise's reach, a
+            population that the partner's own data is far beyond.
 
     Guarantee: `rounds * local_steps` steps of the returned mechanism cost at most the job's epsilon at its delta. What
     is returned and what is refused, which the server hears, depend on the count only through its first two digits.
@@ -136,6 +137,7 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE, chance: float = 1.0) -> M
     else:
         delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
         _check_delta(delta, units=units, unit=unit)
+        _check_population(rate, units=units, unit=unit)
         steps = training.rounds * training.local_steps
         noise = privacy.noise_multiplier or calibrate(
             target=_given(privacy.epsilon), delta=delta, sampling_rate=rate, steps=steps
@@ -201,6 +203,17 @@ def common_rate(job: Job) -> float:
     if job.training.population is None:
         raise BadInput("expected training.population, found nothing", hint="load the job anew")
     return job.training.batch_size / job.training.population
+
+
+def _check_population(rate: float, *, units: int, unit: str) -> None:
+    """A population far below what one partner holds would have it draw more than sums are exact for."""
+    known, above = _two_digits(units)
+    if rate * above > 2 * MOST_DRAWN:
+        raise BadInput(
+            f"expected a sampling rate that draws at most {2 * MOST_DRAWN} of the partner's {_words(unit)}, {known} in "
+            f"round numbers, found {rate:.3g}",
+            hint="set training.population to the examples of all partners together",
+        )
 
 
 def _check_delta(delta: float, *, units: int, unit: str) -> None:
