@@ -123,8 +123,8 @@ class Trainer:
         self.network = _colours_last(network.to(device))
         self.device = device
         self.hardened = hardened
-        if hardened:
-            _keep_digits()
+        if hardened:  # of TF32's ten bits others' gradients would move more when one example comes or goes
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self._task = task
         self._max_physical_batch = max_physical_batch
         self._least = min(_LEAST_ROWS, max_physical_batch) if hardened else 0
@@ -278,12 +278,6 @@ def _optimizer(network: nn.Module, training: TrainingSection, learning_rate: flo
             return torch.optim.SGD(parameters, lr=learning_rate, momentum=training.momentum)
         case "adam":
             return torch.optim.Adam(parameters, lr=learning_rate)
-
-
-def _keep_digits() -> None:
-    """No TF32 on CUDA, whose ten bits would make others' gradients move more when one example comes or goes."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 def pick_device(name: str) -> torch.device:

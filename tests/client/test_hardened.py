@@ -276,11 +276,15 @@ def test_the_quick_way_is_as_it_was():
     assert math.isfinite(float(quick.sum()))
 
 
-def test_a_hardened_trainer_keeps_all_digits_of_float32_on_cuda(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    _trainer(_case(), hardened=False)
-    assert torch.backends.cudnn.allow_tf32
-    _trainer(_case())
-    assert not torch.backends.cuda.matmul.allow_tf32
-    assert not torch.backends.cudnn.allow_tf32
+def test_a_hardened_trainer_keeps_all_digits_of_float32_on_cuda():
+    """Switches of torch, which are there without such a device too."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = True
+        _trainer(_case(), hardened=False)
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
+        _trainer(_case())
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
