@@ -77,7 +77,7 @@ class Case:
     batch: int
 
 
-CASES = (Case("200 steps, 3 partners, cnn of 26,010 parameters, batch 512", 3, 20_000, 8, 25, 512),)
+CASES = (Case("3 partners, cnn of 26,010 parameters, batch 512", 3, 20_000, 8, 25, 512),)
 
 
 @dataclass(frozen=True)
