@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tacit.errors import BadInput
 from tacit_sim.audit.bound import lower_bound, numbers, p_value, sweep
-from tacit_sim.audit.ideal import gaussian_epsilon, gaussian_sigma, gaussian_trial, ideal
+from tacit_sim.audit.ideal import gaussian_epsilon, gaussian_sigma, gaussian_trial, ideal, sampled
 
 DELTA = 1e-5
 
@@ -152,3 +152,15 @@ def test_numbers_that_can_not_be():
         with pytest.raises(BadInput, match="an epsilon above 0 and finite"):
             gaussian_sigma(epsilon, delta=DELTA)
     assert p_value(5, right=5, canaries=5, epsilon=800.0, delta=0.0) == 1.0
+
+
+@pytest.mark.statistical
+def test_a_mechanism_without_sampling_is_the_gaussian():
+    """Nine steps at rate 1 with noise 3 are one step with noise 1; with noise 6 they show less."""
+    epsilon = gaussian_epsilon(1.0, delta=DELTA)
+    common = {"canaries": 1000, "delta": DELTA, "seed": 2, "trials": 20}
+    expected = ideal(epsilon, **common)
+    same = sampled(rate=1.0, noise=3.0, steps=9, guesses=expected.guesses, **common)
+    assert same.mean == pytest.approx(expected.mean, rel=0.15)
+    noisier = sampled(rate=1.0, noise=6.0, steps=9, guesses=expected.guesses, **common)
+    assert noisier.mean < 0.7 * expected.mean

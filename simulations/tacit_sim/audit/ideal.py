@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tacit.errors import BadInput
 from tacit_sim.audit.bound import CONFIDENCE, Sweep, sweep
+from tacit_sim.audit.watch import evidence
 
-__all__ = ["Ideal", "gaussian_epsilon", "gaussian_sigma", "gaussian_trial", "ideal"]
+__all__ = ["Ideal", "gaussian_epsilon", "gaussian_sigma", "gaussian_trial", "ideal", "sampled"]
 
 _Floats = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ class Ideal:
 
     Attributes:
         sigma: its noise, in sensitivities.
-        guesses: the number of guesses whose bound was the greatest on average: the one to fix before a run.
+        guesses: their number; from `ideal` the one whose bound was the greatest on average, to be fixed before a run.
         mean: of the bounds with that number.
         least: of them.
         most: of them.
@@ -51,6 +52,30 @@ def ideal(epsilon: float, *, delta: float, canaries: int, seed: int, trials: int
     column = bounds[:, chosen]
     made = sweeps[0].tried[chosen].made
     return Ideal(sigma, made, float(column.mean()), float(column.min()), float(column.max()))
+
+
+def sampled(
+    *, rate: float, noise: float, steps: int, guesses: int, canaries: int, delta: float, seed: int, trials: int = 10
+) -> Ideal:
+    """Audits of `steps` Poisson-sampled Gaussian mechanisms and nothing else: what a run of a job can show at best.
+
+    Sampling spreads the privacy loss: where units are drawn a few times only, epsilon is about the few that are drawn
+    most, and a bound from all canaries hears little of them.
+
+    Args:
+        rate: chance of each canary that is in to be in a step.
+        noise: in sensitivities, as it is added.
+        guesses: their number.
+    """
+    rng, bounds = np.random.default_rng(seed), []
+    for _ in range(trials):
+        coins, scores = rng.integers(0, 2, canaries).astype(np.bool_), np.zeros(canaries)
+        for _ in range(steps):
+            drawn = coins & (rng.random(canaries) < rate)
+            seen = drawn + noise * rng.standard_normal(canaries)
+            scores += evidence(seen[None], rate=rate, noise=np.full(canaries, noise))
+        bounds.append(sweep(scores, coins, delta=delta).at(guesses).bound)
+    return Ideal(noise, guesses, float(np.mean(bounds)), min(bounds), max(bounds))
 
 
 def gaussian_trial(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tacit.errors import BadInput
 from tacit_sim.audit import picture
+from tacit_sim.audit.ideal import Ideal
 from tacit_sim.audit.run import Audit
 from tacit_sim.audit.trainer import FAULTS
 
@@ -45,7 +46,8 @@ def plain(audit: Audit) -> dict[str, Any]:
         "delta": audit.delta,
         "canaries": {"count": len(audit.canaries), "in": int(audit.canaries.coins.sum())},
         "guesses": {"made": best.made, "right": best.right},
-        "ideal": {"mean": expected.mean, "least": expected.least, "most": expected.most, "sigma": expected.sigma},
+        "ideal": _plain(expected),
+        "alone": _plain(audit.alone),
         "sweep": {
             "shared": audit.sweep.shared,
             "pointwise": audit.sweep.pointwise,
@@ -80,7 +82,7 @@ def _write(path: Path, words: str, *, flag: str) -> None:
 
 
 def _rows(audit: Audit) -> Mapping[str, str]:
-    best, expected, sweep = audit.guesses, audit.ideal, audit.sweep
+    best, expected, alone, sweep = audit.guesses, audit.ideal, audit.alone, audit.sweep
     count = len(audit.canaries)
     counted = "the last round alone" if audit.fault == "last-round" else "the events that the run recorded"
     accuracy = {} if audit.accuracy is None else {"accuracy": f"{100 * audit.accuracy:.2f} % on the test set"}
@@ -93,9 +95,15 @@ def _rows(audit: Audit) -> Mapping[str, str]:
         "claim": f"epsilon {audit.claim:.3f}, from {counted}",
         "ideal": f"{expected.mean:.2f} on average, {expected.least:.2f} to {expected.most:.2f}: so many canaries and a "
         "Gaussian mechanism of the planned epsilon",
+        "alone": f"{alone.mean:.2f} on average, {alone.least:.2f} to {alone.most:.2f}: so many canaries and the job's "
+        "own sampling and noise, nothing else",
         "sweep": f"{sweep.shared:.2f} after all {len(sweep.tried)} numbers of guesses, at the same confidence; "
         f"{sweep.pointwise:.2f} as papers print it, for the best of them alone",
     }
+
+
+def _plain(found: Ideal) -> dict[str, float]:
+    return {"mean": found.mean, "least": found.least, "most": found.most, "sigma": found.sigma}
 
 
 def _verdict(audit: Audit) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from tacit_server.checkpoint import RunState
 from tacit_server.rounds import Setup
 from tacit_sim.audit.bound import CONFIDENCE, LEAST_CANARIES, Guesses, Sweep, sweep
 from tacit_sim.audit.canaries import Canaries, CanaryShard, hatch
-from tacit_sim.audit.ideal import Ideal, ideal
+from tacit_sim.audit.ideal import Ideal, ideal, sampled
 from tacit_sim.audit.trainer import FAULTS, AuditedTrainer
 from tacit_sim.audit.watch import Watch
 from tacit_sim.engine import run_inline
@@ -62,6 +63,8 @@ class Audit:
         sweep: guesses from these scores.
         ideal: what so many canaries can show of a Gaussian mechanism with the planned epsilon. Its number of guesses
             was fixed before the run.
+        alone: the same of the mechanism of the job itself, its sampling and its noise as they are planned, with nothing
+            else in the sums.
         steps: seen, of all partners.
         accuracy: of the model on the test set, 0 to 1: the run under audit learns.
     """
@@ -75,6 +78,7 @@ class Audit:
     scores: NDArray[np.float64]
     sweep: Sweep
     ideal: Ideal
+    alone: Ideal
     steps: int
     accuracy: float | None
 
@@ -139,6 +143,7 @@ def audit(
         scores=scores,
         sweep=sweep(scores, hatched.coins, delta=delta),
         ideal=expected,
+        alone=_alone(world, guesses=expected.guesses, canaries=canaries),
         steps=watch.steps,
         accuracy=next((line["test"]["accuracy"] for line in reversed(state.history) if line["test"]), None),
     )
@@ -179,6 +184,23 @@ def _planned(world: World) -> float:
     steps = job.training.rounds * job.training.local_steps
     events = [mechanism.event().model_copy(update={"steps": steps}) for mechanism in mechanisms]
     return max(epsilon((event,), delta=job.privacy.delta or 0.0) for event in events)
+
+
+def _alone(world: World, *, guesses: int, canaries: int) -> Ideal:
+    job = world.job
+    mechanism = plan(job, units=len(world.parts[0][0]))
+    # Of a noise in shares that of the honest partners is counted, and that of all is there.
+    n = min(job.aggregation.cohort or len(world.parts), len(world.parts))
+    more = math.sqrt(n / job.aggregation.honest(n)) if job.shares_noise else 1.0
+    return sampled(
+        rate=mechanism.sampling_rate,
+        noise=mechanism.noise_multiplier * more,
+        steps=job.training.rounds * job.training.local_steps,
+        guesses=guesses,
+        canaries=canaries,
+        delta=float(job.privacy.delta or 0.0),
+        seed=job.simulation.seed,
+    )
 
 
 def _claim(job: Job, state: RunState, fault: str | None) -> float:
