@@ -12,7 +12,7 @@ import torch
 
 import tacit_client.partner
 from tacit.errors import JobFailed
-from tacit.secagg import bindings, checks, client, messages, server
+from tacit.secagg import bindings, checks, client, lists, server
 from tacit.secagg import round as rounds
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Rules, Seen
@@ -93,7 +93,7 @@ def _no_company(patch):
 
 
 def _any_spelling_for_any_pair(patch):
-    patch.setattr(messages, "FIELD", 2**256)
+    patch.setattr(lists, "FIELD", 2**256)
     _unbound(patch, "pair_key", "pair", (0, 0))
 
 
@@ -185,7 +185,7 @@ def test_without_its_defence_it_succeeds(name, monkeypatch):
 SECOND_LINES: dict[str, tuple[str, Off]] = {
     "a key spelt twice, each pair with masks of its own": (
         "repeated-key",
-        lambda p: p.setattr(messages, "FIELD", 2**256),
+        lambda p: p.setattr(lists, "FIELD", 2**256),
     ),
     "any job at stage 2, masks and signatures bound to it": ("changed-job", _any_job),
     "signatures over whatever was asked, masks bound to it": (
