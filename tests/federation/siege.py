@@ -10,18 +10,20 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from victim import Victim
 
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event, merge
+from tacit.step import STEP
 from tacit.wire import TRAIN
 from tacit_client.audit import Audit
 from tacit_client.holding import dataset, ledger_key
 from tacit_client.ledger import Ledger
 from tacit_client.site import Folder
 
-__all__ = ["Siege"]
+__all__ = ["BlockSiege", "Siege"]
 
 DELTA = 1e-5
 
@@ -32,18 +34,26 @@ class Siege:
 
     Attributes:
         folder: the partner's.
-        event: what a round releases.
+        event: what a row of the ledger says that a round releases.
         drawn: when to kill.
+        answers: in which all of it has left.
         opening, first, later: seconds that it takes to open, to answer a first round, and another.
+        released: answers that left, in the whole or in part.
+        charged: answers that the ledger counts.
     """
+
+    kind: ClassVar[str] = TRAIN
+    noted: ClassVar[str] = "update-released"
 
     folder: Folder
     event: Event
     drawn: random.Random
+    answers: int = 1
     opening: float = 0.0
     first: float = 0.0
     later: float = 0.0
     released: int = 0
+    charged: int = 0
     unconfirmed: int = 0
     fell: Counter[str] = field(default_factory=Counter)
     dearer: list[float] = field(default_factory=list)
@@ -67,34 +77,36 @@ class Siege:
     def count(self, victim: Victim) -> None:
         """Look at what the end of `victim` left: ledger and log as whole as they ever were, and nothing uncounted."""
         assert victim.exitcode == -signal.SIGKILL
-        self.released += victim.left.count(TRAIN)
+        self.released += victim.left.count(self.kind)
         with closing(self._copied()) as ledger:  # every row verified; the next process mends the original itself
             charged = ledger.events()
             (pending,) = [spell.unconfirmed for spell in ledger._book.tally().spells()] or [0]
         assert set(charged) <= {self.event}
-        spent, left = self._epsilon(len(charged)), self._epsilon(self.released)
+        self.charged = len(charged) * self.answers
+        spent, left = self._epsilon(self.charged), self._epsilon(self.released)
         assert spent >= left
-        assert len(charged) >= self.released
+        assert self.charged >= self.released
         assert charged == () or spent > 0
-        self._place(victim, len(charged), pending)
+        self._place(victim, pending)
         if spent > left:
             self.dearer.append(spent - left)
         self._check_log()
 
-    def _place(self, victim: Victim, charged: int, pending: int) -> None:
+    def _place(self, victim: Victim, pending: int) -> None:
         """Where this kill fell, from what is there."""
-        where = "opening" if victim.opened is None else "before or after"
+        where, lost = "opening" if victim.opened is None else "before or after", self.charged - self.released
         if pending > self.unconfirmed:
             where = "reserved, not confirmed"
-        elif charged - self.released - sum(self.fell[key] for key in ("reserved, not confirmed", "confirmed, kept")):
+        elif lost - self.fell["reserved, not confirmed"] - self.fell["confirmed, kept"]:
             where = "confirmed, kept"
         self.fell[where] += 1
         self.unconfirmed = pending
-        lost = self.fell["reserved, not confirmed"] + self.fell["confirmed, kept"]
-        assert (pending, charged - self.released) == (self.fell["reserved, not confirmed"], lost)
+        between = self.fell["reserved, not confirmed"], self.fell["confirmed, kept"]
+        assert (pending, lost) == (between[0], sum(between))
 
-    def _epsilon(self, rounds: int) -> float:
-        return epsilon(merge([self.event] * rounds), delta=DELTA) if rounds else 0.0
+    def _epsilon(self, answers: int) -> float:
+        left = self.event.model_copy(update={"steps": self.event.steps // self.answers})
+        return epsilon(merge([left] * answers), delta=DELTA) if answers else 0.0
 
     def _copied(self) -> Ledger:
         copy = self.folder.path / "copy"
@@ -112,18 +124,26 @@ class Siege:
         whole, _, _ = self.folder.audit.read_bytes().rpartition(b"\n")
         copy.write_bytes(whole + b"\n" if whole else b"")
         entries = Audit(copy, key=Audit.of(self.folder)._key).entries()
-        assert sum(entry.event == "update-released" for entry in entries) >= self.released
+        assert sum(entry.event == self.noted for entry in entries) >= self.released
 
     def report(self, kills: int) -> None:
         """The figures."""
-        spent, left = (self._epsilon(n) for n in (self.released + len(self.lost), self.released))
+        spent, left = self._epsilon(self.charged), self._epsilon(self.released)
         print(
-            f"\n{kills} kills: {dict(self.fell)}; {self.released} rounds left, {len(self.lost)} more charged; "
-            f"epsilon {left:.4f} left, {spent:.4f} in the ledger; opening {self.opening:.3f} s, first round "
+            f"\n{kills} kills: {dict(self.fell)}; {self.released} answers left, {self.charged - self.released} more "
+            f"charged; epsilon {left:.4f} left, {spent:.4f} in the ledger; opening {self.opening:.3f} s, first round "
             f"{self.first:.3f} s, later {self.later:.3f} s"
         )
 
-    @property
-    def lost(self) -> range:
-        """Rounds that were charged and never left."""
-        return range(self.fell["reserved, not confirmed"] + self.fell["confirmed, kept"])
+
+class BlockSiege(Siege):
+    """The same where a row of the ledger is a block, of which each answer releases a step."""
+
+    kind = STEP
+    noted = "step-released"
+
+    def _place(self, victim: Victim, pending: int) -> None:
+        where = "opening" if victim.opened is None else "before or after"
+        self.fell["within a block" if pending > self.unconfirmed else where] += 1
+        assert pending >= self.unconfirmed
+        self.unconfirmed = pending

@@ -5,21 +5,20 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 import intruder
 import pytest
 import torch
+from company import Company
 from folders import SIGNING, make_folders
 from offices import JOB as SECURE_JOB
-from offices import Federation, files
+from offices import N, files
 from siege import Siege
 from victim import Victim, forget, prepare
 
 from tacit import commission, vector
 from tacit.job import Job
 from tacit.privacy.mechanism import plan
-from tacit.secagg.round import Round
 from tacit.tasks.table import find, parse_options
 from tacit.wire import TRAIN, Ask, Parcel, Refusal, Update
 from tacit_client.office import Office
@@ -129,53 +128,12 @@ def test_a_hundred_and_fifty_kills_in_clear(besieged):
 # through whole secure rounds: one of three
 
 
-class _Killed(Exception):
-    """The victim came to its end in the middle of a round."""
-
-
-@dataclass
-class Company(Federation):
-    """Two offices in this process, and the victim in its own."""
-
-    victim: Victim | None = None
-
-    def start(self) -> None:
-        super().start()
-        self.offices.pop("p0").close()
-
-    def send(self, kind: str, parcel: Parcel, *, to: str) -> Parcel:
-        if to != "p0" or self.victim is None:
-            return super().send(kind, parcel, to=to)
-        reply = self.victim.ask(kind, parcel)
-        if reply is None:
-            raise _Killed
-        assert reply.scalars["kind"] != "refusal", Refusal.unpack(reply).reason
-        return reply
-
-    def rounds(self, victim: Victim, attempt: int, after: Callable[[], None]) -> list[float]:
-        """Secure rounds until the victim's end. Returns the seconds of each that came to a sum."""
-        self.victim, seconds = victim, []
-        for number in range(1, ROUNDS + 1):
-            began = time.monotonic()
-            try:
-                self.whole(self._round(number, attempt))
-            except _Killed:
-                return seconds
-            seconds.append(time.monotonic() - began)
-            if len(seconds) == 1:
-                after()
-        raise AssertionError("the rounds came to an end before the victim did")
-
-    def _round(self, number: int, attempt: int) -> Round:
-        return replace(self.open(number=number, run=RUN), attempt=attempt)
-
-
 @pytest.fixture
 def company(make_job, tmp_path) -> Iterator[tuple[Siege, Company]]:
     job = make_job(*SECURE_JOB, f"training.rounds={ROUNDS}", "privacy.noise_multiplier=20.0")
-    made = Company(job, make_folders(tmp_path, files(tmp_path), **LIMITS))
+    made = Company(job, make_folders(tmp_path, files(tmp_path), **LIMITS), run=RUN, most=ROUNDS)
     made.start()
-    siege = Siege(made.folders["p0"], plan(job, units=60).event(), random.Random(4))
+    siege = Siege(made.folders["p0"], plan(job, units=N).event(), random.Random(4))
     began = time.monotonic()
     with Victim(siege.folder.path) as victim:
         assert victim.wait()

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Message
 
 from tacit.link.records import to_parcel, to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 from tacit_client.office import Office
 from tacit_client.site import Folder
 from tacit_sim.grid import InlineGrid
