@@ -9,7 +9,7 @@ from tacit.privacy.metrics import Price, evaluations, price
 from tacit_client.config import PolicySection
 from tacit_client.train import Shard
 
-__all__ = ["REPEATS", "check_number", "evaluations_left", "price_of", "rounds_left"]
+__all__ = ["REPEATS", "check_exact", "evaluations_left", "price_of", "rounds_left"]
 
 REPEATS = 16
 """Evaluations of a run beyond those that its job plans, for rounds that were begun anew."""
@@ -43,17 +43,25 @@ def evaluations_left(job: Job, found: Price | None, *, first: int) -> Event | No
     return found.event().model_copy(update={"steps": number}) if found is not None and number else None
 
 
-def check_number(job: Job, *, answered: int) -> None:
-    """One evaluation more with exact counts is within what the job plans.
+def check_exact(job: Job, rules: PolicySection, *, in_run: int, ever: int) -> None:
+    """One evaluation more with exact counts is within what the job plans, and what the partner allows for ever.
 
     Args:
         job: of the run.
-        answered: evaluations of the run so far.
+        rules: the partner's policy.
+        in_run: such evaluations of the run so far.
+        ever: of the data, over all runs.
 
     Raises:
         BadInput: it is not.
     """
-    if answered >= (most := evaluations(job) + REPEATS):
+    if ever >= rules.max_exact_evaluations:
+        raise BadInput(
+            f"expected at most {rules.max_exact_evaluations} evaluations with exact counts over the life of the data by "
+            "this partner's policy, found one more asked for",
+            hint="set evaluation.partner_holdout = 0.0, or have the partner set metrics_epsilon",
+        )
+    if in_run >= (most := evaluations(job) + REPEATS):
         raise BadInput(
             f"expected at most {most} evaluations with exact counts in this run, found one more asked for",
             hint="submit the job as a new run",

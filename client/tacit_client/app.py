@@ -5,25 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
+from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
+from tacit.parcel import Parcel
 from tacit.secagg.abort import Abort
 from tacit.secagg.round import Party
-from tacit.step import Step
-from tacit.wire import Ask, Hello, Invite, Letter, Parcel, Refusal
+from tacit.step import STEP, Step
+from tacit.wire import (
+    ADVERTISE,
+    AGREE,
+    EVALUATE,
+    HELLO,
+    SHARE,
+    STATEMENT,
+    TRAIN,
+    UNMASK,
+    Ask,
+    Hello,
+    Invite,
+    Letter,
+    Refusal,
+)
 from tacit_client import block, masking, partner, whole
 from tacit_client.masking import Standing
 from tacit_client.partner import Site
 from tacit_client.train import Trainer
 
-__all__ = ["Bench", "Desk", "Errand", "make_client_app"]
+__all__ = ["KINDS", "Bench", "Desk", "Errand", "make_client_app"]
+
+_TYPES = frozenset({ADVERTISE, AGREE, EVALUATE, HELLO, SHARE, STATEMENT, STEP, TRAIN, UNMASK})
+KINDS = frozenset(each.removeprefix("query.") for each in _TYPES)
+"""What partners answer, as an `Errand` and the audit log call it."""
 
 _PATH = re.compile(r"(?<![\w/.:])(?:~|\.{1,2})?/[\w.@%+~-][^\s'\";,()]*")
 
@@ -39,6 +59,7 @@ class Errand:
         round: 1-based.
         trains: whether it leads to a release about the training examples.
         commission: the server's signature under job and run.
+        step: 1-based, of a block; None of any other message.
     """
 
     kind: str
@@ -47,6 +68,7 @@ class Errand:
     round: int
     trains: bool
     commission: bytes
+    step: int | None = None
 
     @property
     def judges(self) -> bool:
@@ -96,13 +118,17 @@ class Desk:
 def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     """A ClientApp with handlers for hello, train, a step, evaluate, statement and the stages of secure aggregation.
 
-    Guarantee: a message is decoded strictly as data; nothing in it is ever imported, evaluated or run.
+    Guarantee: a message is decoded strictly as data; nothing in it is ever imported, evaluated or run. Every message
+    goes through `mods`, and what it asks for follows from its type, which has one spelling.
     """
-    app = ClientApp(mods=list(mods))
+    app = _App(desk, mods)
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        return _answer(message, Hello(desk.name(context), desk.party(context).identity).pack())
+        def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
+            return standing, Hello(desk.name(context), desk.party(context).identity).pack()
+
+        return _serve(desk, message, context, work)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -152,7 +178,7 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     def step(message: Message, context: Context) -> Message:
         def work(parcel: Parcel, standing: Standing) -> tuple[Standing, Parcel]:
             asked, invite = Step.unpack(parcel), masking.at_hand(standing)
-            errand = Errand("step", invite.job, asked.run, asked.round, trains=False, commission=invite.commission)
+            errand = Errand("step", invite.job, asked.run, asked.round, False, invite.commission, step=asked.step)
             bench = desk.admit(context, errand)
             standing, update = block.take_step(asked, bench.site, bench.trainer, standing)
             return standing, update.pack()
@@ -162,6 +188,32 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
     for name, stage in (("share", masking.share), ("agree", masking.approve), ("unmask", masking.unmask)):
         app.query(name)(_stage(desk, stage))
     return app
+
+
+class _App(ClientApp):
+    """Flower takes `train.default` for `train`; what is kept beside an answer goes by its type, so here it is refused."""
+
+    def __init__(self, desk: Desk, mods: Sequence[Mod]) -> None:
+        super().__init__(mods=list(mods))
+        self._desk = desk
+        self._refused: ClientAppCallable = self._refuse
+        for mod in reversed(mods):
+            self._refused = partial(_passed, mod, self._refused)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        if message.metadata.message_type in _TYPES:
+            return super().__call__(message, context)
+        return self._refused(message, context)
+
+    def _refuse(self, message: Message, context: Context) -> Message:
+        reason = (
+            "expected a message of a type that partners answer, found another; install the same version of tacit on"
+        )
+        return _answer(message, Refusal(self._desk.name(context), f"{reason} both sides").pack())
+
+
+def _passed(mod: Mod, act: ClientAppCallable, message: Message, context: Context) -> Message:
+    return mod(message, context, act)
 
 
 def _stage(desk: Desk, stage: Callable[..., tuple[Standing, Letter]]) -> Callable[[Message, Context], Message]:

@@ -14,6 +14,7 @@ from tacit.terminal import plain
 from tacit_client import peers, roster
 from tacit_client.audit import Audit
 from tacit_client.keys import Keys
+from tacit_client.peers import Peer
 from tacit_client.site import Folder
 
 __all__ = ["Arrival"]
@@ -31,8 +32,8 @@ class Arrival:
         recall: compares the mark that the server kept with the ledger; raises BadInput where that is behind it.
 
     Guarantee: a list of partners that is older, not the server's, or another one of the same version takes nothing's
-    place; it, and a key that is not the accepted one, are told in the log and in the audit log. With a ledger that is
-    behind, no message is taken.
+    place; it, and a key that is not the accepted one, or not this partner's own, are told in the log and in the audit
+    log. With a ledger that is behind, no message is taken.
     """
 
     def __init__(self, folder: Folder, *, keys: Keys, audit: Audit, recall: Callable[[bytes], None]) -> None:
@@ -61,18 +62,22 @@ class Arrival:
         self._compare()
 
     def _compare(self) -> None:
-        """Look for accepted peers that the server names with another key."""
+        """Look for accepted peers that the server names with another key, and for this partner itself."""
+        own = self._folder.config.name
         try:
-            found = peers.overview(self._folder.peers, named=roster.named(self._folder.roster, keys=self._keys))
+            named = roster.named(self._folder.roster, keys=self._keys)
+            found = peers.overview(self._folder.peers, named=named)
         except BadInput as error:
             _log.error("peers were not compared: %s; %s", error.message, error.hint)
             return
-        for peer in found:
+        itself = Peer(own, self._keys.public, named.get(own))
+        for peer in (itself, *(peer for peer in found if peer.name != own)):
             if peer.state == "changed" and peer.named is not None and peer.accepted is not None:
                 facts = {
                     "peer": peer.name, "accepted": fingerprint(peer.accepted), "named": fingerprint(peer.named),
                 }  # fmt: skip
-                said = f"the server names another key for {peer.name} than the accepted one; it is not used"
+                whose = "this partner's own" if peer is itself else "the accepted one"
+                said = f"the server names another key for {peer.name} than {whose}; it is not used"
                 self._alarm(said, facts, event="peer-changed")
 
     def _alarm(self, said: str, facts: Mapping[str, Any], *, event: str = "roster-refused") -> None:

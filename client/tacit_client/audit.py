@@ -34,9 +34,9 @@ RENEWED = "log-renewed"
 
 _KEY = b"tacit/v1/audit"  # what the log's key is derived for
 _FIELDS = {"seq", "at", "event", "facts", "previous", "mac"}
-_MAC = 64  # hexadecimal digits
 _LONGEST = 65_536  # bytes of a line
 _REMEDY = "see tacit-client audit verify DIR; tacit-client audit renew DIR puts the log aside and begins another"
+_TORN = "start tacit-client run DIR: what a crash left of a line is cut off then, and nothing else is lost"
 
 Facts = Mapping[str, Any]
 
@@ -48,9 +48,9 @@ class Broken(BadInput):
         line: the first that does not hold, from 1.
     """
 
-    def __init__(self, path: Path, line: int, found: str) -> None:
+    def __init__(self, path: Path, line: int, found: str, *, hint: str = _REMEDY) -> None:
         self.line = line
-        super().__init__(f"expected an unbroken audit log, found {found} in line {line} of {path}", hint=_REMEDY)
+        super().__init__(f"expected an unbroken audit log, found {found} in line {line} of {path}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Audit:
         """
         aside, lines = None, 0
         if self.path.exists():
-            lines = self.path.read_bytes().count(b"\n")
+            lines = self._skipped() + self.path.read_bytes().count(b"\n")
             aside = self.path.with_name(f"{self.path.name}.{self._clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
             try:
                 self.path.rename(aside)
@@ -157,8 +157,14 @@ class Audit:
 
     def renewed_after(self) -> int:
         """How many lines the logs before this one had; 0 for the first log. Raises as `entries`."""
-        first = next(iter(self.entries()), None)
-        return int(first.facts["lines_before"]) if first is not None and first.event == RENEWED else 0
+        return _before(next(iter(self.entries()), None))
+
+    def _skipped(self) -> int:
+        """The same where only the first line can be read."""
+        try:
+            return _before(next(read(self.path, key=self._key), None))
+        except Broken:
+            return 0
 
     def _mended(self, handle: int) -> tuple[int, bytes]:
         """Number and hash of the last line, which has an end."""
@@ -235,7 +241,7 @@ def read(path: Path, *, key: Secret) -> Iterator[Entry]:
             for line in file:
                 seq += 1
                 if not line.endswith(b"\n"):
-                    raise Broken(path, seq, "a line that was cut off")
+                    raise Broken(path, seq, "a line that was cut off", hint=_TORN)
                 found = _entry(line[:-1], key=key)
                 if isinstance(found, str):
                     raise Broken(path, seq, found)
@@ -254,20 +260,25 @@ def read(path: Path, *, key: Secret) -> Iterator[Entry]:
         ) from None
 
 
+def _before(first: Entry | None) -> int:
+    """Lines of the logs before the one that begins with `first`."""
+    return 0 if first is None else first.seq - 1
+
+
 def _entry(line: bytes, *, key: Secret) -> tuple[Entry, bytes] | str:
     """The line and the hash that it has of the one before it, or what is wrong with it."""
     try:
         found = json.loads(line)
-    except (ValueError, RecursionError):
+        if not isinstance(found, dict) or found.keys() != _FIELDS:
+            return "something that is no line of it"
+        mac = str(found.pop("mac")).encode()
+        body = _body(found)
+    except (ValueError, RecursionError):  # numbers and letters, too, that Python reads and does not write
         return "something that is no line of it"
-    if not isinstance(found, dict) or found.keys() != _FIELDS:
-        return "something that is no line of it"
-    mac = found.pop("mac")
-    body = _body(found)
     hashed = hashlib.sha256(body).digest()
-    if not isinstance(mac, str) or line != body[:-1] + b',"mac":"' + mac.encode() + b'"}':
+    if line != body[:-1] + b',"mac":"' + mac + b'"}':
         return "a line written in another way"
-    if not hmac.compare_digest(mac.encode(), _mac(key, hashed).encode()):
+    if not hmac.compare_digest(mac, _mac(key, hashed).encode()):
         return "a line that was changed or is not this partner's"
     seq, at, event, facts, previous = (found[name] for name in ("seq", "at", "event", "facts", "previous"))
     return Entry(seq, at, event, facts, hashed), bytes.fromhex(previous)

@@ -38,7 +38,7 @@ def take_step(asked: Step, site: Site, trainer: Trainer, standing: Standing) -> 
     """
     standing, opened = enter_step(asked, standing)
     invite = at_hand(standing)
-    mechanism = plan(invite.job, units=site.train.units, unit=site.train.unit)
+    mechanism = plan(invite.job, units=site.units, unit=site.train.unit)
     cohort = len(announced(invite).members)
     grid = step_grid(invite.job, mechanism, cohort=cohort, length=len(asked.vector))
     standing = _reserve(standing, invite, asked, site, mechanism)

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tacit.job import Job
 from tacit.privacy.events import Event, merge
 from tacit.secagg.keys import Secret
+from tacit_client.agenda import check_exact
 from tacit_client.chain import Row
 from tacit_client.config import PolicySection
 from tacit_client.decision import Denial, Grant, Request
@@ -38,7 +40,7 @@ class Budget(Ledger):
     Guarantee: whatever was asked and planned before, and whoever else writes to the file, `reserve` writes nothing that
     takes the budget of the data set past `policy.epsilon_limit`: limit, sum and row are one transaction. The budget
     is of the data, over all jobs, runs, servers and partners' names in the file; content that was accepted as going
-    on from another is charged to the same one.
+    on from another is charged to the same one. So it is with `judge` and `policy.max_exact_evaluations`.
 
     Raises:
         Tampered, BadInput: as `Ledger`.
@@ -73,6 +75,34 @@ class Budget(Ledger):
 
         self._book.append(choose)
         _log.info("charged round %d of run %r: %s", release.round, release.run, _words(release.event))
+
+    def judge(self, job: Job, *, run: str, number: tuple[int, int]) -> None:
+        """Count an evaluation with exact counts, before it is made.
+
+        Args:
+            job: of the run.
+            run: its id.
+            number: round, and attempt at the run.
+
+        Raises:
+            Tampered: another changed the file.
+            BadInput: it can not be written, or is beyond what the job plans or the policy allows.
+        """
+
+        def choose(tally: Tally) -> Row:
+            self._check_exact(tally, job, run=run)
+            return self._place("judged", job=job.hash(), run=run, number=number)
+
+        self._book.append(choose)
+
+    def check_exact(self, job: Job, *, run: str) -> None:
+        """One evaluation more with exact counts is within the limits. Raises BadInput where it is not."""
+        self._check_exact(self._book.tally(), job, run=run)
+
+    @property
+    def judged(self) -> int:
+        """Evaluations with exact counts of the data of this budget."""
+        return self._judged(self._book.tally())
 
     def check(self, planned: Event, *, rounds: int, beside: Event | None = None) -> None:
         """Raises BadInput where the limits have no room for `rounds` more like `planned`, one of them today.
@@ -120,6 +150,13 @@ class Budget(Ledger):
 
     def _spent(self, tally: Tally) -> tuple[Event, ...]:
         return tally.spent(tally.root(self.dataset) or self.dataset)
+
+    def _judged(self, tally: Tally) -> int:
+        return tally.judged(tally.root(self.dataset) or self.dataset)
+
+    def _check_exact(self, tally: Tally, job: Job, *, run: str) -> None:
+        in_run = tally.judged_in(partner=self.partner, run=run)
+        check_exact(job, self._policy, in_run=in_run, ever=self._judged(tally))
 
     def _today(self, tally: Tally) -> int:
         return tally.since(self._book.now() - _DAY)

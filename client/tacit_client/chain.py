@@ -45,7 +45,7 @@ class Row(NamedTuple):
     Attributes:
         seq: number, from 1 and without gaps.
         at: milliseconds since 1970, never less than in the row before.
-        kind: `dataset`, `reserved` or `confirmed`.
+        kind: `dataset`, `reserved`, `confirmed` or `judged`.
         partner: whose.
         dataset: fingerprint of the content, 64 hex digits.
         unit: what one more or less of is hidden.
@@ -54,7 +54,7 @@ class Row(NamedTuple):
         run: id.
         round: number.
         attempt: number.
-        event: the accounting event as JSON; "" of a `dataset`.
+        event: the accounting event as JSON; "" of a `dataset` and of a `judged`.
         hash: SHA-256 of the row before and of all columns above.
         mac: HMAC-SHA-256 of `hash` under the ledger's key.
     """

@@ -14,6 +14,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "audit": "tacit_client.commands_audit",
     "budget": "tacit_client.commands_budget",
+    "data": "tacit_client.commands_budget",
     "doctor": "tacit_client.commands_doctor",
     "join": "tacit_client.commands_join",
     "open": "tacit_client.commands_seal",

@@ -65,8 +65,12 @@ def _renew(args: argparse.Namespace) -> int:
 
 
 def _check_broken(audit: Audit, covered: mark.Mark | None) -> None:
-    """A log that verifies stays: a new one would know less of what was granted and denied. Raises BadInput."""
+    """A log that verifies stays: a new one would know less of what was granted and denied. Raises BadInput.
+
+    What a crash left of a line is no reason either: it is cut off here, as at a start.
+    """
     try:
+        audit.mend()
         count = len(audit.entries())
         if covered is not None:
             mark.check_log(covered, audit)

@@ -16,6 +16,7 @@ from tacit_client import peers, roster
 from tacit_client.audit import Audit
 from tacit_client.calls import greet
 from tacit_client.keys import Keys
+from tacit_client.peers import Peer
 from tacit_client.site import Folder
 
 __all__ = ["add"]
@@ -77,9 +78,9 @@ def _list(folder: Folder, keys: Keys) -> int:
     named = roster.named(folder.roster, keys=keys)
     found = [peer for peer in peers.overview(folder.peers, named=named) if peer.name != name]
     width = max(len(name), *(len(peer.name) for peer in found)) if found else len(name)
-    _print(name, "you", own, width=width)
-    for peer in found:
-        _print(peer.name, peer.state, peer.key, width=width)
+    itself = Peer(name, own, named.get(name))
+    for peer in (itself, *found):
+        _print(peer.name, "you" if peer is itself else peer.state, peer.key, width=width)
         if peer.state == "changed" and peer.named is not None:
             _print("", "ALARM", peer.named, width=width, said=" is what the server names now; it is not used")
     if folder.config.policy.trust_new_peers:

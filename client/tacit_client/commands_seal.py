@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.errors import BadInput
-from tacit.passphrase import Passphrase, read_passphrase
+from tacit.passphrase import ask_passphrase, read_passphrase
 from tacit.seal import Lock, make_key, read_key
 from tacit_client import sealing
 
@@ -73,18 +73,9 @@ def _lock(args: argparse.Namespace, *, twice: bool) -> Lock:
         return read_key(args.key)
     if args.passphrase_file is not None:
         return read_passphrase(args.passphrase_file)
-    return _asked(twice=twice)
-
-
-def _asked(*, twice: bool) -> Passphrase:
-    from getpass import getpass
-
     if not sys.stdin.isatty():
         raise BadInput("expected a terminal to ask for the passphrase, found none", hint="use --passphrase-file")
-    text = getpass("passphrase: ")
-    if twice and getpass("again: ") != text:
-        raise BadInput("expected the same passphrase twice, found two", hint="give the command again")
-    return Passphrase(text)
+    return ask_passphrase("passphrase: ", twice=twice)
 
 
 def _amount(done: sealing.Done) -> str:

@@ -118,6 +118,9 @@ class PolicySection(_Section):
     """Share of the examples that a job may keep out of training, at most; the same examples in every job. They are
     judged as often as the job plans, and exactly where `metrics_epsilon` is left out. 0.0 refuses jobs that judge any.
     """
+    max_exact_evaluations: Annotated[int, Field(ge=0)] = 10_000
+    """Evaluations with exact counts over the life of the data, in all jobs; 0 refuses them. Those with a price are
+    counted by the ledger's epsilon instead."""
     metrics_epsilon: Annotated[float, Field(gt=0.0)] | None = None
     """Epsilon of all evaluations that a job plans: noise on every count, charged like training. Left out: exact counts,
     which no limit counts."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tacit.data import files
 from tacit.data.examples import Examples
 from tacit.data.fingerprint import fingerprint
+from tacit.data.labels import text
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
 from tacit.job import Job
@@ -83,7 +84,7 @@ class Data:
     def __init__(self, path: Path, section: DataSection, *, key: bytes, lock: Lock | None = None) -> None:
         self._path, self._section, self._key = path, section, key
         self.unit = EXAMPLE if section.unit is None else check_person(section.unit)
-        before = _stamp(path) if path.exists() else ()
+        before = _stamp(path)
         self._examples = files.read(
             path,
             format=section.format,
@@ -168,11 +169,8 @@ class Data:
         return Persons.of(number(self._names)[rows], unit=self.unit, most=self._section.max_per_unit)
 
     def _check_unchanged(self) -> None:
-        try:
-            now = _stamp(self._path)
-        except OSError:
-            now = ()
-        if now == self._stamp:
+        now = _stamp(self._path)
+        if now and now == self._stamp:
             return
         what = "changed" if now else "no longer there"
         full = BadInput(
@@ -206,7 +204,8 @@ class Data:
 
 def _numbered(examples: Examples, known: tuple[str, ...], *, label: str | None) -> Examples:
     """The same with labels numbered as the job's classes are."""
-    strange = sorted(set(examples.classes) - set(known))
+    numbers = {text(name): number for number, name in enumerate(known)}
+    strange = sorted(set(examples.classes) - numbers.keys())
     column = f"column {label}" if label else "the column of labels"
     if strange:
         full = BadInput(
@@ -218,8 +217,8 @@ def _numbered(examples: Examples, known: tuple[str, ...], *, label: str | None) 
             hint="have the job name every class in task.labels, or ask the partner to look at its log",
         )
         raise _told(full, short)
-    numbers = np.array([known.index(name) for name in examples.classes], dtype=np.int64)
-    return replace(examples, labels=numbers[examples.labels], classes=known)
+    order = np.array([numbers[name] for name in examples.classes], dtype=np.int64)
+    return replace(examples, labels=order[examples.labels], classes=known)
 
 
 def _told(full: BadInput, short: BadInput) -> BadInput:
@@ -231,9 +230,13 @@ def _told(full: BadInput, short: BadInput) -> BadInput:
 def _stamp(path: Path) -> _Stamp:
     """Name, time of change and size of a file; of a folder, of every folder in it, and of the files on top.
 
-    A folder's time changes when a file in it comes or goes, so that a million pictures need no look at each.
+    A folder's time changes when a file in it comes or goes, so that a million pictures need no look at each. Empty where
+    it can not be looked at.
     """
-    return tuple((str(p), (s := p.stat()).st_mtime_ns, 0 if p.is_dir() else s.st_size) for p in _watched(path))
+    try:
+        return tuple((str(p), (s := p.stat()).st_mtime_ns, 0 if p.is_dir() else s.st_size) for p in _watched(path))
+    except OSError:
+        return ()
 
 
 def _watched(path: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from tacit_client.checkup import books, cohort, connection, holdings, machine, p
 from tacit_client.checkup.finding import Checkup, Finding, Outcome
 from tacit_client.data import Data
 from tacit_client.keys import Keys
-from tacit_client.site import Folder
+from tacit_client.site import Folder, find
 
 __all__ = ["could_start", "examine"]
 
@@ -27,7 +27,7 @@ def examine(path: Path) -> tuple[Finding, ...]:
     Raises:
         BadInput: no partner's folder.
     """
-    place, checkup = premises.place(path), Checkup()
+    place, checkup = find(path), Checkup()
     here = Outcome.of("folder", place)
     checkup.look("versions", premises.versions)
     folder = checkup.look("site.toml", premises.site, here)

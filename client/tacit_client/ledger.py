@@ -164,8 +164,12 @@ class Ledger:
                 hint="set data.unit in site.toml to what the data was accepted with",
             )
         event = json.dumps(release.event.to_json(), sort_keys=True)
+        return self._place(kind, job=release.job, run=release.run, number=(release.round, release.attempt), event=event)
+
+    def _place(self, kind: str, *, job: str, run: str, number: tuple[int, int], event: str = "") -> Row:
+        """A row about round and attempt `number` of a run."""
         row = _row(kind, self.partner, self.dataset)
-        return row._replace(job=release.job, run=release.run, round=release.round, attempt=release.attempt, event=event)
+        return row._replace(job=job, run=run, round=number[0], attempt=number[1], event=event)
 
 
 def accept(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,17 @@ class _Plain(logging.Formatter):
         return "\n".join(f"    {plain(line)}" for line in super().formatException(info).splitlines())
 
 
+class _Owned(RotatingFileHandler):
+    """Every file of the rotation is open to its owner alone; logging itself asks for no mode."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding="utf-8", opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 def start(directory: Path) -> None:
     """Write what `tacit` and `tacit_client` log to stderr and to client.log in `directory`, mode 0600, rotated.
 
@@ -38,16 +51,13 @@ def start(directory: Path) -> None:
     path = directory / "client.log"
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        path.touch(mode=0o600)
-        handlers: list[logging.Handler] = [
-            logging.StreamHandler(),
-            RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=_KEPT),
-        ]
+        file = _Owned(path, maxBytes=_LARGEST, backupCount=_KEPT)
     except OSError as error:
         raise BadInput(
             f"expected a log that can be written at {path}, found {error.strerror}", hint="mend the folder's rights"
         ) from None
     form = _Plain("%(asctime)s %(levelname)s %(message)s")
+    handlers: list[logging.Handler] = [logging.StreamHandler(), file]
     for handler in handlers:
         handler.setFormatter(form)
     for name in _OURS:

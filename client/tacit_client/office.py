@@ -32,7 +32,7 @@ from tacit.secagg.keys import Secret, derive
 from tacit.secagg.round import Party, Rules
 from tacit.wire import Refusal
 from tacit_client import peers, policy, statement
-from tacit_client.agenda import check_number, evaluations_left, price_of, rounds_left
+from tacit_client.agenda import evaluations_left, price_of, rounds_left
 from tacit_client.app import Bench, Desk, Errand, make_client_app
 from tacit_client.audit import Audit
 from tacit_client.data import Data, Fitted
@@ -52,7 +52,7 @@ __all__ = ["Office", "describe_device"]
 _log = logging.getLogger(__name__)
 
 _HOLDOUT = b"tacit/v1/holdout"  # what the key of the split is derived for
-_FEW, _RUN = 4, 128  # examples by which a network shows whether it mixes them; letters of a run's id, ours have 32
+_FEW = 4  # examples by which a network shows whether it mixes them
 _BEGINNINGS = {"hello", "advertise", "train", "evaluate", "statement"}  # messages that say themselves what they are for
 
 
@@ -112,6 +112,7 @@ class Office:
         audit.mend()
         charged = {spell.run: spell.job for spell in self._budget.spells() if spell.job}
         self._minutes = Minutes(audit, charged=charged)
+        held.callback(self._minutes.close)
         self._marks = Marks(folder.mark, secret=self._keys.ledger, ledger=self._budget, audit=audit)
         self._marks.check_own()
         statement.code()  # as it is now: what is installed later does not run in this process
@@ -201,10 +202,10 @@ class Office:
     def _admit(self, errand: Errand) -> Bench:
         """The signature first, then the rules, then the data and the network, and then what it would cost."""
         self._errand = errand
-        _check_run(errand.run)
+        statement.check_run(errand.run)
         commission.check(errand.commission, server=self._keys.server, run=errand.run, job=errand.job)
-        self._minutes.offer(errand)
         self._check_approved(errand)
+        self._minutes.offer(errand)
         self._decide(Request(errand.job))
         ready = self._prepare(errand.job)
         fitted = ready.fitted
@@ -212,13 +213,22 @@ class Office:
         if errand.trains or (errand.judges and price):
             self._afford(errand, fitted, price)
         elif errand.judges:
-            check_number(errand.job, answered=self._minutes.judged[errand.run])
-        site = Site(self._config.name, fitted.train, fitted.holdout, self._budget, Randomness(), self._state, price)
+            self._budget.check_exact(errand.job, run=errand.run)
+        site = Site(
+            self._config.name,
+            fitted.train,
+            fitted.holdout,
+            self._budget,
+            Randomness(),
+            self._state,
+            price,
+            judged=lambda ask: self._budget.judge(ask.job, run=ask.run, number=(ask.round, ask.attempt)),
+        )
         return Bench(site, ready.trainer, fitted.options.classes)
 
     def _afford(self, errand: Errand, fitted: Fitted, price: Price | None) -> None:
         """What was granted for the whole run is looked up, not computed again. Raises BadInput."""
-        training = plan(errand.job, units=fitted.train.units, unit=fitted.train.unit).event()
+        training = plan(errand.job, units=self._data.units, unit=fitted.train.unit).event()
         left = rounds_left(errand.job, number=errand.round)
         if errand.judges and price and errand.run in self._minutes.approved:
             self._budget.check(price.event(), rounds=1)
@@ -287,12 +297,6 @@ def describe_device(device: torch.device) -> str:
         return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
     found = torch.cuda.get_device_properties(device)
     return f"{device}: {found.name}, {found.total_memory / 2**30:.0f} GiB"
-
-
-def _check_run(run: str) -> None:
-    """The id goes into log and ledger as it is."""
-    if not run.isprintable() or not 1 <= len(run) <= _RUN:
-        raise BadInput(f"expected a run's id of 1 to {_RUN} printable letters, found another", hint="submit it anew")
 
 
 def _refusal(reply: Message) -> str:

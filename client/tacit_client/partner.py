@@ -37,6 +37,8 @@ class Site:
         randomness: for sampling and noise.
         state: makes the signed statement about a run and its job; a virtual partner, whose key is nobody's, makes none.
         price: of an evaluation; None where the partner gives exact counts.
+        judged: counts an evaluation with exact counts, before it is made; a virtual partner, whose data is the
+            researcher's, counts none.
         chance: with which a trusted server draws the partner for a round, in simulations; 1.0 where it chooses freely.
     """
 
@@ -47,7 +49,13 @@ class Site:
     randomness: Randomness
     state: Callable[[str, Job], bytes] = lambda run, job: b""
     price: Price | None = None
+    judged: Callable[[Ask], None] = lambda ask: None
     chance: float = 1.0
+
+    @property
+    def units(self) -> int:
+        """Examples or persons, those held out among them."""
+        return self.train.units + self.holdout.units
 
 
 def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tuple[Standing, Update]:
@@ -65,8 +73,8 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     opened = enter(ask, standing, purpose="train", counters=TRAINING_COUNTERS)
     job = ask.job
     ring = Ring(norm=job.aggregation.max_update_norm, partners=ask.cohort)
-    mechanism = plan(job, units=site.train.units, unit=site.train.unit)
-    counted = weight(job, units=site.train.units)
+    mechanism = plan(job, units=site.units, unit=site.train.unit)
+    counted = weight(job, units=site.units)
     release = Release(ask.run, ask.round, ask.attempt, mechanism.event(), job=job.hash())
     site.ledger.reserve(release)
     labels = (site.name, ask.round, ask.attempt)
@@ -97,10 +105,12 @@ def judge(ask: Ask, site: Site, trainer: Trainer, standing: Standing, *, classes
 
     Guarantee: where the site has a price, its event is in the ledger, on disk, before any example is judged or any
     noise is drawn; every attempt draws fresh noise and is charged anew. Sums without that noise leave in no answer.
+    Without a price the site has counted the evaluation before any example is judged.
     """
     opened = enter(ask, standing, purpose="evaluate", counters=Counters.length(classes))
     events: tuple[Event, ...] = ()
     if site.price is None:
+        site.judged(ask)
         counters = trainer.evaluate(ask.vector, site.holdout, classes=classes)
     else:
         counters = _priced(ask, site, trainer, site.price, classes=classes)

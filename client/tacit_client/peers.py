@@ -16,6 +16,7 @@ from typing import Literal
 import tomli_w
 
 from tacit.errors import BadInput
+from tacit.link import keyfile
 from tacit.link.enrolment import fingerprint
 from tacit.link.identity import check_identity
 from tacit.link.names import check_name
@@ -79,21 +80,14 @@ def read(path: Path) -> dict[str, PublicKey]:
 
 
 def write(path: Path, peers: Mapping[str, PublicKey]) -> None:
-    """Put `peers` at `path`, whole or not at all.
+    """Put `peers` at `path`, whole or not at all, synced to disk and open to its owner alone.
 
     Raises:
         BadInput: a name or a key that is none, or no way to write.
     """
     raw = {name: bytes(key).hex() for name, key in sorted(peers.items())}
     _check_distinct({name: _key(name, text, path) for name, text in raw.items()}, path)
-    new = path.with_suffix(".toml.new")
-    try:
-        new.write_text(tomli_w.dumps(raw), encoding="utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise BadInput(
-            f"expected to write {path}, found {error.strerror}", hint="mend the disk or its rights"
-        ) from None
+    keyfile.write(path, tomli_w.dumps(raw).encode())
 
 
 def overview(peers: Path, *, named: Mapping[str, PublicKey]) -> tuple[Peer, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.data.labels import text
+from tacit.data.splits import kept
 from tacit.privacy.randomness import Stream
 
 __all__ = ["Batch", "Persons", "held_out", "number"]
@@ -125,5 +126,5 @@ def held_out(names: Sequence[object], *, share: float, key: bytes) -> NDArray[np
     round is in all.
     """
     ranked = sorted({text(name) for name in names}, key=lambda name: hmac.digest(key, name.encode(), hashlib.sha256))
-    held = set(ranked[: min(round(len(ranked) * share), len(ranked) - 1)])
+    held = set(ranked[: len(ranked) - kept(len(ranked), share=share)])
     return np.array([text(name) in held for name in names], dtype=np.bool_)

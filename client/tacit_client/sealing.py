@@ -67,6 +67,9 @@ def seal(path: Path, *, out: Path | None, lock: Lock, remove: bool) -> Done:
     Guarantee: at `out` stands all, sealed and synced to the disk, or nothing. A file at `path` is removed only after
     its sealed file was read back from `out` and found to hold it.
     """
+    path = path if path.name else path.resolve()  # the folder that one stands in
+    if out is None and not path.name:
+        raise BadInput(f"expected a file or folder with a name, found {path}", hint="say with --out what to make")
     target = out or path.with_name(path.name + SUFFIX)
     plan = _plan(path, rename=lambda name: name + SUFFIX)
     done = _convert(path, target, plan, one=lambda source, sink, where: _seal(source, sink, where, lock))
@@ -88,12 +91,16 @@ def open_sealed(path: Path, *, out: Path | None, lock: Lock, remove: bool) -> Do
 
     Raises:
         BadInput: as `seal`; another key, or a file that was changed, cut or is none, named with the chunk; a name
-            without `.sealed`, where `out` does not say another.
+            that does not end in `.sealed` or is only that, where `out` does not say another.
 
     Guarantee: at `out` stands all as it was sealed, synced to the disk, or nothing.
     """
-    if out is None and not path.name.endswith(SUFFIX):
-        raise BadInput(f"expected a name that ends in {SUFFIX}, found {path}", hint="say with --out what to make")
+    path = path if path.name else path.resolve()
+    if out is None and (not path.name.endswith(SUFFIX) or path.name == SUFFIX):
+        raise BadInput(
+            f"expected a name that ends in {SUFFIX} and is more than that, found {path}",
+            hint="say with --out what to make",
+        )
     target = out or path.with_name(path.name.removesuffix(SUFFIX))
     plan = _plan(path, rename=lambda name: name.removesuffix(SUFFIX))
     done = _convert(path, target, plan, one=lambda source, sink, where: _open(source, sink, where, lock))

@@ -29,7 +29,7 @@ from tacit.passphrase import read_passphrase
 from tacit.seal import Lock, read_key
 from tacit_client.config import PolicySection, SiteConfig
 
-__all__ = ["Folder", "check_modes", "load", "write"]
+__all__ = ["Folder", "check_modes", "find", "load", "write"]
 
 _JOIN = "name the folder that tacit-client join made, or join first: tacit-client join INVITE --dir DIR"
 
@@ -55,9 +55,7 @@ class Folder:
 
         Guarantee: keys are not used while another user of the machine may read or replace them.
         """
-        path = path.resolve()
-        if not path.is_dir() or not (path / "site.toml").is_file():
-            raise BadInput(f"expected a partner's folder with a site.toml at {path}, found none", hint=_JOIN)
+        path = find(path)
         check_modes(path / "keys")
         return cls(path, load(path / "site.toml"))
 
@@ -75,8 +73,7 @@ class Folder:
 
     @property
     def ledger(self) -> Path:
-        shared = self.config.ledger
-        return self.path / ("ledger.db" if shared is None else Path(shared).expanduser())
+        return self._place(self.config.ledger or "ledger.db")
 
     @property
     def audit(self) -> Path:
@@ -103,7 +100,7 @@ class Folder:
         """Where the examples are. Raises BadInput where site.toml does not say."""
         if self.config.data.path is None:
             raise BadInput("expected data.path in site.toml, found nothing", hint="add the path of your data there")
-        return self.path / Path(self.config.data.path).expanduser()
+        return self._place(self.config.data.path)
 
     @property
     def data_lock(self) -> Lock | None:
@@ -114,9 +111,36 @@ class Folder:
         """
         section = self.config.data
         if section.passphrase_file is not None:
-            return read_passphrase(self.path / Path(section.passphrase_file).expanduser())
-        key = self.keys / "seal.key" if section.key is None else self.path / Path(section.key).expanduser()
-        return read_key(key) if section.key is not None or key.exists() else None
+            return read_passphrase(self._place(section.passphrase_file))
+        if section.key is not None:
+            return read_key(self._place(section.key))
+        usual = self.keys / "seal.key"
+        return read_key(usual) if usual.exists() else None
+
+    def _place(self, named: str) -> Path:
+        """What site.toml names, beginning at this folder or with `~` at a user's home. Raises BadInput for no user."""
+        try:
+            return self.path / Path(named).expanduser()
+        except RuntimeError:
+            raise BadInput(
+                f"expected a path in site.toml, found {named}, of a user whose home this machine does not know",
+                hint="write the whole path, from / on",
+            ) from None
+
+
+def find(path: Path) -> Path:
+    """`path`, absolute, where it is a partner's folder, however broken. Raises BadInput where it is none."""
+    path = path.resolve()
+    try:
+        (path / "site.toml").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"expected a partner's folder with a site.toml at {path}, found none", hint=_JOIN) from None
+    except OSError as error:
+        raise BadInput(
+            f"expected a partner's folder that this user may use at {path}, found: {error.strerror}",
+            hint="run as the user who joined",
+        ) from None
+    return path
 
 
 def load(path: Path) -> SiteConfig:
@@ -143,7 +167,8 @@ def write(directory: Path, *, name: str, address: str, data: Path | None, trust_
         trust_new_peers: for the policy.
 
     Raises:
-        BadInput: a name or an address that is none, or a site.toml there that is broken or another partner's.
+        BadInput: a name or an address that is none, a site.toml there that is broken or another partner's, or no way
+            to write.
     """
     path = directory / "site.toml"
     if path.exists():
@@ -154,9 +179,7 @@ def write(directory: Path, *, name: str, address: str, data: Path | None, trust_
         return path
     text = _template(name=name, address=address, data=data, trust_new_peers=trust_new_peers)
     parse(SiteConfig, tomllib.loads(text), where=path.name)
-    new = path.with_suffix(".toml.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    keyfile.write(path, text.encode())
     return path
 
 
@@ -215,8 +238,10 @@ vocabularies = []
 # The share of the examples that a job may hold out of training, at most, the same ones in every job. 0.0 refuses jobs
 # that hold any out.
 {_line("max_holdout", policy.max_holdout)}
+# Evaluations over the life of the data whose counts are exact, in all jobs: what they tell is outside of epsilon_limit.
+{_line("max_exact_evaluations", policy.max_exact_evaluations)}
 # What all evaluations of one job may cost: noise on every count that they tell, counted against epsilon_limit. Left
-# out, counts over the examples held out are exact, and nothing counts them.
+# out, counts over the examples held out are exact.
 # metrics_epsilon = 1.0
 # Rounds of training in any 24 hours.
 {_line("max_rounds_per_day", policy.max_rounds_per_day)}

@@ -37,7 +37,7 @@ from tacit_client.keys import Keys
 from tacit_client.policy import cost
 from tacit_client.site import Folder
 
-__all__ = ["Entry", "code", "entries", "job_of", "keep_job", "state"]
+__all__ = ["Entry", "check_run", "code", "entries", "job_of", "keep_job", "state"]
 
 Clock = Callable[[], datetime]
 
@@ -60,6 +60,21 @@ class Entry:
     job: str
     releases: int
     stated: Path | None
+
+
+def check_run(run: str) -> None:
+    """Whether `run` is an id as servers make them; it names a file here, and stands in ledger and logs as it is.
+
+    Guarantee: a run that this passes can be stated about at any time.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not _FILE.fullmatch(run):
+        raise BadInput(
+            "expected a run's id of up to 64 letters, digits, dots, hyphens and underscores, found another",
+            hint="install the same version of tacit on both sides",
+        )
 
 
 def keep_job(folder: Folder, job: Job) -> None:
@@ -139,10 +154,10 @@ def state(folder: Folder, *, run: str, job: Job, clock: Clock = lambda: datetime
     if before is not None and _lasting(before) == _lasting(value):
         value, new = before, canonical(before)
     keyfile.write(path.with_suffix(".html"), page(value, account=account))
-    if value is not before:
-        keyfile.write(path, pretty(value))
+    if value is not before:  # the log first: else a crash between the two leaves a statement that it never hears of
         facts = {"run": run, "job": job.hash(), "epsilon": made.privacy.epsilon, "releases": len(made.releases)}
         Audit.of(folder).write("statement-made", {**facts, "sha256": hashlib.sha256(new).hexdigest()})
+        keyfile.write(path, pretty(value))
     return new
 
 
@@ -200,11 +215,7 @@ def _book(folder: Folder) -> Book:
 
 
 def _path(folder: Folder, run: str) -> Path:
-    if not _FILE.fullmatch(run):
-        raise BadInput(
-            "expected a run's id of up to 64 letters, digits, dots, hyphens and underscores, found another",
-            hint="install the same version of tacit on both sides",
-        )
+    check_run(run)
     return folder.statements / f"{run}.json"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tacit.errors import BadInput
 from tacit.link import keyfile
-from tacit.passphrase import Passphrase, read_passphrase
+from tacit.passphrase import Passphrase, ask_passphrase, read_passphrase
 from tacit.seal import FILE, SUFFIX, unseal
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Secret
@@ -65,9 +65,7 @@ def _passphrase() -> Passphrase:
     if named := os.environ.get(VARIABLE):
         return read_passphrase(Path(named))
     if sys.stdin is not None and sys.stdin.isatty():
-        from getpass import getpass
-
-        return Passphrase(getpass("passphrase of the keys: "))
+        return ask_passphrase("passphrase of the keys: ")
     raise BadInput(
         "expected a passphrase for the sealed keys, found neither a terminal nor a file",
         hint=f"set {VARIABLE} to a file with the passphrase, mode 0600",

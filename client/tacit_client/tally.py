@@ -13,7 +13,7 @@ from tacit_client.chain import EMPTY, Head, Row
 
 __all__ = ["DataSet", "Spell", "Tally"]
 
-_KINDS = ("dataset", "reserved", "confirmed")
+_KINDS = ("dataset", "reserved", "confirmed", "judged")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Tally:
         at: of the last row, milliseconds since 1970; 0 without one.
 
     Guarantee: every `reserved` row counts, in its budget, its run and its day, whatever follows it; no other row does.
+    Every `judged` row counts, in its budget and its run, as an evaluation with exact counts.
     """
 
     def __init__(self) -> None:
@@ -85,6 +86,8 @@ class Tally:
         self._runs: defaultdict[tuple[str, str], Counter[Event]] = defaultdict(Counter)
         self._budgets: dict[DataSet, Counter[Event]] = {}
         self._sums: dict[tuple[DataSet, str, str, str], _Sum] = {}
+        self._judged: Counter[DataSet] = Counter()
+        self._judged_in: Counter[tuple[str, str]] = Counter()
         self._times: list[int] = []
         self._releases: list[tuple[DataSet, str, str, Event]] = []
         self._read: dict[str, tuple[Event, Event]] = {}
@@ -96,6 +99,9 @@ class Tally:
             root = self._accepted(DataSet(row.continues, row.unit), row) if row.continues else data
             self._roots[data] = root
             self._budgets.setdefault(root, Counter())
+        elif row.kind == "judged":
+            self._judged[self._accepted(data, row)] += 1
+            self._judged_in[row.partner, row.run] += 1
         elif row.kind in _KINDS:
             self._count(row, self._accepted(data, row))
         else:
@@ -168,6 +174,14 @@ class Tally:
     def totals(self, *, partner: str, run: str) -> tuple[Event, ...]:
         """The same as `merge(events(partner=partner, run=run))`, without going through them one by one."""
         return _events(self._runs.get((partner, run), Counter()))
+
+    def judged(self, budget: DataSet) -> int:
+        """Evaluations with exact counts of the data of a budget, named by its first data set."""
+        return self._judged[budget]
+
+    def judged_in(self, *, partner: str, run: str) -> int:
+        """Of all data of `partner` in one run."""
+        return self._judged_in[partner, run]
 
     def since(self, at: int) -> int:
         """Rounds of training reserved later than `at`, milliseconds since 1970."""

@@ -38,7 +38,7 @@ def take_part(ask: Ask, site: Site, trainer: Trainer, standing: Standing) -> tup
     and the number 1: no count, no time, and no refusal that depends on the examples.
     """
     opened = enter(ask, standing, purpose="train", counters=TRAINING_COUNTERS)
-    mechanism = plan(ask.job, units=site.train.units, chance=site.chance)
+    mechanism = plan(ask.job, units=site.units, chance=site.chance)
     _check(ask, mechanism, trainer)
     release = _reserve(ask, site, mechanism)
     update = _train(ask, site, trainer)
@@ -55,7 +55,7 @@ def charge_rounds(ask: Ask, site: Site) -> None:
     Guarantee: a round costs every user the same, drawn or not: the chance of being drawn is in the event.
     """
     if ask.job.privacy.mechanism == "client" and ask.round > _charged(ask, site):
-        _reserve(ask, site, plan(ask.job, units=site.train.units, chance=site.chance))
+        _reserve(ask, site, plan(ask.job, units=site.units, chance=site.chance))
 
 
 def _check(ask: Ask, mechanism: Mechanism, trainer: Trainer) -> None:
@@ -88,7 +88,7 @@ def _train(ask: Ask, site: Site, trainer: Trainer) -> NDArray[np.float32]:
         return trainer.train(
             ask.vector,
             site.train,
-            mechanism=local(ask.job, units=site.train.units, unit=site.train.unit),
+            mechanism=local(ask.job, units=site.units, unit=site.train.unit),
             training=training,
             learning_rate=training.learning_rate_at(ask.round),
             sampling=site.randomness.stream("sampling", *labels),

@@ -37,6 +37,10 @@ def parse(model: type[M], raw: Mapping[str, Any], *, where: str) -> M:
             f"expected numbers, texts, booleans and lists in {where}, found {error}",
             hint="write dates and times as texts",
         ) from None
+    except RecursionError:  # what could just be read may be too deep to be written
+        raise BadInput(
+            f"expected values a few levels deep in {where}, found hundreds of levels", hint="write it anew"
+        ) from None
     try:
         return model.model_validate_json(text)
     except ValidationError as error:

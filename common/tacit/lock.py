@@ -84,8 +84,14 @@ def _lock(handle: int, *, path: Path, what: str) -> None:
             f"expected a disk that can lock files, found {error.strerror} at {path}",
             hint="move the folder to a local disk",
         ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise BadInput(
+            f"expected a lock file that can be written at {path}, found {error.strerror}",
+            hint="make room on the disk",
+        ) from None
 
 
 def _holder(handle: int) -> str:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from tacit.errors import BadInput
 from tacit.key import KEY_BYTES
 
-__all__ = ["COST", "COSTS", "SALT_BYTES", "Passphrase", "check_cost", "read_passphrase"]
+__all__ = ["COST", "COSTS", "SALT_BYTES", "Passphrase", "ask_passphrase", "check_cost", "read_passphrase"]
 
 COST = 17
 """log2 of scrypt's N: with r = 8 and p = 1 it takes 128 MiB. Source: OWASP Password Storage Cheat Sheet, 2024."""
@@ -21,6 +21,7 @@ COSTS = range(10, 19)
 SALT_BYTES = 32
 
 _SHORTEST = 12
+_LONGEST = 4096  # bytes of a file
 
 
 class Passphrase:
@@ -73,18 +74,37 @@ def check_cost(cost: int, *, place: str) -> None:
         )
 
 
+def ask_passphrase(prompt: str, *, twice: bool = False) -> Passphrase:
+    """The passphrase that a person types at the terminal, where it is not shown.
+
+    Raises:
+        BadInput: none, one too short, or two that differ.
+    """
+    from getpass import getpass
+
+    try:
+        text = getpass(prompt)
+        again = getpass("again: ") if twice else text
+    except EOFError:
+        raise BadInput("expected a passphrase, found the end of the input", hint="give the command again") from None
+    if again != text:
+        raise BadInput("expected the same passphrase twice, found two", hint="give the command again")
+    return Passphrase(text)
+
+
 def read_passphrase(path: Path) -> Passphrase:
     """The passphrase that stands on the one line of the file at `path`.
 
-    Guarantee: a passphrase that others than its owner may read is refused.
+    Guarantee: a passphrase that others than its owner may read is refused, and none is taken for another: not for its
+    beginning, and not for one with other letters in place of those that can not be read.
 
     Raises:
-        BadInput: no such file, not one line, a passphrase too short, or one that is open to others.
+        BadInput: no such file, not one line of UTF-8, a passphrase too short or too long, or one that is open to others.
     """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            lines = file.read(4096).decode(errors="replace").splitlines()
+            content = file.read(_LONGEST + 1)
     except OSError as error:
         raise BadInput(
             f"expected a passphrase at {path}, found: {error.strerror}", hint="write it there, with mode 0600"
@@ -94,6 +114,20 @@ def read_passphrase(path: Path) -> Passphrase:
             f"expected a passphrase that its owner alone can read, found mode {mode:04o} at {path}",
             hint=f"run chmod 600 {path}, and ask who may have read it",
         )
+    lines = _text(content, path).splitlines()
     if len(lines) != 1:
         raise BadInput(f"expected one line of text at {path}, found {len(lines)}", hint="write the passphrase alone")
     return Passphrase(lines[0])
+
+
+def _text(content: bytes, path: Path) -> str:
+    if len(content) > _LONGEST:
+        raise BadInput(
+            f"expected a passphrase of at most {_LONGEST} bytes, found more at {path}", hint="name the right file"
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BadInput(
+            f"expected a passphrase in UTF-8, found other bytes at {path}", hint="write the file anew in UTF-8"
+        ) from None

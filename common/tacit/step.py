@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tacit.codec import Writer
 from tacit.job import Job
+from tacit.parcel import Parcel, Scalar
 from tacit.secagg.keys import Digest
-from tacit.wire import Parcel, Scalar
 
 __all__ = ["STEP", "Step"]
 

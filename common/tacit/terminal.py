@@ -1,8 +1,8 @@
 """What every command shares at the terminal.
 
 Rules: results on stdout; `error: ...` and `hint: ...` on stderr, in lower case and without a final period; exit 0 on
-success, 1 on a failed job, 2 on bad usage or bad input, 130 on Ctrl-C; a traceback only with --verbose. Long work shows
-a progress bar on a terminal and a line a round otherwise.
+success, 1 on a failed job or where the system refuses a file or a disk, 2 on bad usage or bad input, 130 on Ctrl-C; a
+traceback only with --verbose. Long work shows a progress bar on a terminal and a line a round otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from tacit.errors import BadInput, TacitError
 
-__all__ = ["Parser", "plain", "run", "verbose_flag"]
+__all__ = ["Parser", "plain", "run", "system", "verbose_flag"]
 
 _INTERRUPTED = 130  # as a shell says it: 128 and the number of SIGINT
 
@@ -41,7 +41,7 @@ def run(main: Callable[[], int], *, verbose: bool, interrupted: str = "give the 
     """Call `main`, which parses and acts, and return the exit code.
 
     Args:
-        main: gives its exit code; a TacitError or Ctrl-C is told in two lines.
+        main: gives its exit code; a TacitError, an OSError or Ctrl-C is told in two lines.
         verbose: show tracebacks, and what every part logs.
         interrupted: the hint after Ctrl-C, as an imperative.
     """
@@ -59,7 +59,21 @@ def run(main: Callable[[], int], *, verbose: bool, interrupted: str = "give the 
         if verbose:
             traceback.print_exc()
         return _tell(error.message, error.hint, error.exit_code)
+    except OSError as error:  # a right or a disk that nobody asked about beforehand
+        if verbose:
+            traceback.print_exc()
+        return _tell(*system(error), 1)
     return code
+
+
+def system(error: OSError) -> tuple[str, str]:
+    """Message and hint for what the system refused."""
+    place = f" at {error.filename}" if error.filename is not None else ""
+    found = error.strerror or type(error).__name__
+    return (
+        f"expected the system to let this be read or written, found: {found}{place}",
+        "check the rights of this user and the free space there; --verbose says where it came from",
+    )
 
 
 def plain(text: str) -> str:

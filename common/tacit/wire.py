@@ -1,16 +1,13 @@
 """What server and partner say to each other: typed messages over plain parcels.
 
-A parcel is arrays and scalars by name; `tacit.link.records` turns it into Flower's records and back. Decoding is
-strict: an unknown, missing or mistyped field is an error, and nothing but data is ever decoded.
+Decoding is strict: an unknown, missing or mistyped field is an error, and nothing but data is ever decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +16,7 @@ from tacit.check import parse
 from tacit.codec import Writer
 from tacit.errors import BadInput
 from tacit.job import Job
+from tacit.parcel import Parcel, Scalar, unfit
 from tacit.privacy.events import Event
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Digest, PublicKey
@@ -39,9 +37,7 @@ __all__ = [
     "Hello",
     "Invite",
     "Letter",
-    "Parcel",
     "Refusal",
-    "Scalar",
     "Statement",
     "Update",
 ]
@@ -61,62 +57,6 @@ TRAINING_COUNTERS = 3
 """Counters of a round of training: weight, whether the update was clipped, milliseconds of training."""
 
 _LONGEST_JOB = 1 << 20  # letters; the names of 20,000 classes take half of it
-
-Scalar = str | int | float
-_KINDS: dict[str, type] = {
-    "float32": np.float32,
-    "int64": np.int64,
-    "uint8": np.uint8,
-    "uint32": np.uint32,
-    "uint64": np.uint64,
-}
-
-
-@dataclass(frozen=True, repr=False)
-class Parcel:
-    """Arrays (one dimension, of a kind in `_KINDS`) and scalars by name."""
-
-    arrays: Mapping[str, NDArray[Any]]
-    scalars: Mapping[str, Scalar]
-
-    def array(self, name: str, *, dtype: str) -> NDArray[Any]:
-        """The array called `name`. Raises BadInput where it is missing, of another dtype or not a vector."""
-        found = self.arrays.get(name)
-        if found is None or found.dtype != _KINDS[dtype] or found.ndim != 1:
-            shown = "nothing" if found is None else f"{found.dtype} of {found.ndim} dimensions"
-            raise _unfit(f"array {name} of {dtype}", shown)
-        return found
-
-    def bytes(self, name: str) -> bytes:
-        """The array of bytes called `name`. Raises BadInput."""
-        return self.array(name, dtype="uint8").tobytes()
-
-    def text(self, name: str) -> str:
-        """The text called `name`. Raises BadInput."""
-        found = self.scalars.get(name)
-        if not isinstance(found, str):
-            raise _unfit(f"text {name}", type(found).__name__)
-        return found
-
-    def integer(self, name: str) -> int:
-        """The integer called `name`. Raises BadInput."""
-        found = self.scalars.get(name)
-        if not isinstance(found, int) or isinstance(found, bool):
-            raise _unfit(f"integer {name}", type(found).__name__)
-        return found
-
-    def number(self, name: str) -> float:
-        """The float called `name`. Raises BadInput."""
-        found = self.scalars.get(name)
-        if not isinstance(found, float):
-            raise _unfit(f"number {name}", type(found).__name__)
-        return found
-
-    def only(self, *, arrays: set[str], scalars: set[str]) -> None:
-        """Raises BadInput where the parcel holds other names than these."""
-        for found, expected in ((set(self.arrays), arrays), (set(self.scalars), scalars)):
-            if found != expected:
-                raise _unfit(f"fields {sorted(expected)}", str(sorted(found)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,7 +115,7 @@ class Ask:
     def unpack(cls, parcel: Parcel) -> Ask:
         sealed = "inbox" in parcel.arrays
         arrays = {"model", "commission", *(["inbox"] if sealed else [])}
-        job = _read_job(parcel.text("job"))
+        job = _read_job(parcel)
         moves = {"norm"} if job.privacy.clip_quantile is not None else set()
         parcel.only(arrays=arrays, scalars={"job", "run", "round", "attempt", "cohort", *moves})
         return cls(
@@ -195,7 +135,7 @@ def _norm(parcel: Parcel) -> float:
     """Noise is in proportion to the norm, whatever it is; far outside of the range floats would round it off."""
     found = parcel.number("norm")
     if not LEAST_NORM <= found <= LARGEST_NORM:
-        raise _unfit(f"a norm from {LEAST_NORM:g} to {LARGEST_NORM:g}", f"{found:g}")
+        raise unfit(f"a norm from {LEAST_NORM:g} to {LARGEST_NORM:g}", f"{found:g}")
     return found
 
 
@@ -214,9 +154,9 @@ class Hello:
         parcel.only(arrays={"identity"}, scalars={"kind", "name"})
         name, identity = parcel.text("name"), parcel.bytes("identity")
         if not name or not name.isprintable():  # else one such name would spoil every round's cohort
-            raise _unfit("a printable name", "another")
+            raise unfit("a printable name", "another")
         if len(identity) != KEY:
-            raise _unfit(f"an identity key of {KEY} bytes", str(len(identity)))
+            raise unfit(f"an identity key of {KEY} bytes", str(len(identity)))
         return cls(name, PublicKey(identity))
 
 
@@ -241,7 +181,7 @@ class Invite:
     @classmethod
     def unpack(cls, parcel: Parcel) -> Invite:
         parcel.only(arrays={"round", "commission"}, scalars={"job"})
-        job = _read_job(parcel.text("job"))
+        job = _read_job(parcel)
         return cls(job, parcel.bytes("round"), parcel.bytes("commission"))
 
 
@@ -305,7 +245,7 @@ class Update:
     def unpack(cls, parcel: Parcel) -> Update:
         parcel.only(arrays={"update", "counters", "presence"}, scalars={"kind", "name", "events"})
         vector = MaskedVector(parcel.array("update", dtype="uint32"), parcel.array("counters", dtype="uint64"))
-        return cls(parcel.text("name"), vector, _read_events(parcel.text("events")), parcel.bytes("presence"))
+        return cls(parcel.text("name"), vector, _read_events(parcel), parcel.bytes("presence"))
 
 
 @dataclass(frozen=True)
@@ -329,49 +269,32 @@ class Statement:
     @classmethod
     def unpack(cls, parcel: Parcel) -> Statement:
         parcel.only(arrays={"signed"}, scalars={"kind", "name", "events"})
-        return cls(parcel.text("name"), _read_events(parcel.text("events")), parcel.bytes("signed"))
+        return cls(parcel.text("name"), _read_events(parcel), parcel.bytes("signed"))
 
 
 def _array(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8)
 
 
-def _read_job(text: str) -> Job:
+def _read_job(parcel: Parcel) -> Job:
     """What partners keep of every run, and repeat in refusals: its length is bounded before anything else."""
-    if len(text) > _LONGEST_JOB:
+    if (length := len(parcel.text("job"))) > _LONGEST_JOB:
         raise BadInput(
-            f"expected a job of at most {_LONGEST_JOB} letters, found {len(text)}",
+            f"expected a job of at most {_LONGEST_JOB} letters, found {length}",
             hint="shorten task.labels or task.options",
         )
-    return parse(Job, _object(text), where="the job")
+    found = parcel.json("job")
+    if not isinstance(found, dict):
+        raise unfit("an object", type(found).__name__)
+    return parse(Job, found, where="the job")
 
 
 def _write_events(events: tuple[Event, ...]) -> str:
     return json.dumps([event.to_json() for event in events])
 
 
-def _read_events(text: str) -> tuple[Event, ...]:
-    found = _json(text)
+def _read_events(parcel: Parcel) -> tuple[Event, ...]:
+    found = parcel.json("events")
     if not isinstance(found, list):
-        raise _unfit("a list of events", type(found).__name__)
+        raise unfit("a list of events", type(found).__name__)
     return tuple(Event.from_json(item) for item in found)
-
-
-def _object(text: str) -> dict[str, Any]:
-    found = _json(text)
-    if not isinstance(found, dict):
-        raise _unfit("an object", type(found).__name__)
-    return found
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits; brackets nested by the thousand
-        raise _unfit("JSON", str(error)) from None
-
-
-def _unfit(expected: str, found: str) -> BadInput:
-    return BadInput(
-        f"expected {expected} in a message, found {found}", hint="install the same version of tacit on both sides"
-    )

@@ -136,9 +136,9 @@ def prepare(spec: Spec) -> World:
     _price(built.job)  # raises where the noise would hide everything
     cohort = min(built.job.aggregation.cohort or len(built.parts), len(built.parts))
     Ring(norm=built.job.aggregation.max_update_norm, partners=cohort)  # raises where their sum could wrap
-    for i, (rows, _) in enumerate(built.parts):
+    for i, (rows, held) in enumerate(built.parts):
         try:
-            plan(built.job, units=len(rows), chance=built.job.simulation.user_rate or 1.0)
+            plan(built.job, units=len(rows) + len(held), chance=built.job.simulation.user_rate or 1.0)
         except BadInput as error:
             raise BadInput(f"{error.message} at {_name(i)}", hint=error.hint) from None
     trainer = _trainer(spec)

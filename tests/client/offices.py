@@ -15,6 +15,7 @@ from tacit import commission, vector
 from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.secagg import server
 from tacit.secagg.graph import default_threshold
 from tacit.secagg.round import Member, Round
@@ -30,7 +31,6 @@ from tacit.wire import (
     Ask,
     Invite,
     Letter,
-    Parcel,
     Refusal,
     Update,
 )

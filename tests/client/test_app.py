@@ -20,6 +20,7 @@ from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.randomness import Randomness
 from tacit.secagg import server
 from tacit.secagg.graph import default_threshold
@@ -41,7 +42,6 @@ from tacit.wire import (
     Hello,
     Invite,
     Letter,
-    Parcel,
     Refusal,
     Statement,
     Update,

@@ -140,3 +140,14 @@ def test_broken_peers_are_told_in_the_log(partner, caplog):
     partner.folder.peers.write_text("a = ")
     partner.hears(signed(partner.named, version=6))
     assert "peers were not compared" in caplog.text
+
+
+def test_another_key_under_this_partners_own_name_is_an_alarm(partner, caplog):
+    """Others would take it for this partner's."""
+    own = partner.keys.public
+    for _ in range(2):
+        partner.hears(signed(dict(partner.named) | {"a": OTHER}, version=6))
+    assert partner.facts("peer-changed") == [{"peer": "a", "accepted": fingerprint(own), "named": fingerprint(OTHER)}]
+    assert caplog.text.count("ALARM: the server names another key for a than this partner's own") == 1
+    partner.hears(signed({"b": partner.named["b"]}, version=7))  # removed: no key, no alarm
+    assert len(partner.facts("peer-changed")) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -81,6 +82,9 @@ def test_a_changed_line_is_named(log):
         "put in": ([*lines[:3], b"{}\n", *lines[3:]], 4),
         "no JSON": ([*lines[:4], b"hello\n"], 5),
         "cut off": ([*lines[:4], lines[4][:-1]], 5),
+        "no number": ([*lines[:2], lines[2].replace(b"1.25", b"NaN"), *lines[3:]], 3),
+        "half a letter": ([*lines[:3], re.sub(rb'"mac":"..', rb'"mac":"\\ud800', lines[3]), lines[4]], 4),
+        "mac of another type": ([re.sub(rb'"mac":".*"', b'"mac":7', lines[0]), *lines[1:]], 1),
         "spaces": ([lines[0].replace(b'":', b'": '), *lines[1:]], 1),
     }
     for name, (content, place) in changed.items():
@@ -89,7 +93,7 @@ def test_a_changed_line_is_named(log):
             log.entries()
         assert (name, caught.value.line) == (name, place)
         assert f"in line {place} of" in caught.value.message
-    assert len(changed) == 10
+    assert len(changed) == 13
 
 
 def test_lines_of_another_partner_are_refused(log, tmp_path):
@@ -214,3 +218,27 @@ def test_facts_that_are_too_long_are_refused(log):
     with pytest.raises(BadInput, match=r"^expected a line of at most 65536 bytes, found "):
         log.write("x", {"long": "y" * 70_000})
     assert log.entries() == ()
+
+
+def test_a_line_that_a_crash_cut_off_is_no_reason_to_begin_another_log(log):
+    lines = _filled(log)
+    log.path.write_bytes(b"".join([*lines[:4], lines[4][:-1]]))
+    with pytest.raises(Broken, match="a line that was cut off in line 5 of ") as caught:
+        log.entries()
+    assert caught.value.hint.startswith("start tacit-client run DIR: ")
+    assert "renew" not in caught.value.hint
+
+
+def test_numbers_go_on_when_a_renewed_log_is_put_aside_too(log):
+    """Also without any mark: no number is given to two lines."""
+    _filled(log)
+    log.renew(covered=0)
+    _filled(log, 3)
+    assert [entry.seq for entry in log.entries()] == [6, 7, 8, 9]
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    log.path.write_bytes(b"".join(lines[:3]) + b"rubbish\n")
+    log.renew(covered=7)
+    assert (log.renewed_after(), [entry.seq for entry in log.entries()]) == (9, [10])
+    log.path.write_bytes(b"rubbish\n")  # the number of the first line can not be read: the mark's is the best there is
+    log.renew(covered=10)
+    assert [entry.seq for entry in log.entries()] == [11]

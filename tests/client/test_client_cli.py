@@ -16,6 +16,7 @@ from folders import change, make_folder, write_npz
 
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
+from tacit_client import cli
 from tacit_client.cli import main
 from tacit_client.holding import open_budget
 from tacit_client.ledger import Release
@@ -84,6 +85,13 @@ def test_bad_usage_is_two_lines_and_exit_code_2(folder, run, argv, said) -> None
     assert error.startswith("error: ")
     assert said in error
     assert hint.startswith("hint: ")
+
+
+def test_a_command_imports_its_own_module_alone() -> None:
+    """So that a small one starts small."""
+    (every,) = [action.choices for action in cli._parser([])._actions if action.choices]
+    assert set(every) == set(cli._COMMANDS)
+    assert len(every) == 11
 
 
 def test_join_passes_everything_on(monkeypatch, run, tmp_path) -> None:

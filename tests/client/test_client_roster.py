@@ -117,3 +117,14 @@ def test_a_file_that_can_not_be_read(path, keys):
     path.mkdir()
     with pytest.raises(BadInput, match=r"expected to read .*roster\.toml"):
         roster.read(path, keys=keys)
+
+
+def test_a_version_that_nothing_comes_after_can_be_got_rid_of(path, keys):
+    """Whoever stole the signing key may name one; the accepted keys lie elsewhere."""
+    roster.keep(path, signed({"a": A}, version=2**63 - 1), keys=keys)
+    with pytest.raises(BadInput, match="of version 9223372036854775807 or later, found version 6") as caught:
+        roster.keep(path, signed({"a": A, "b": B}, version=6), keys=keys)
+    assert f"was ever meant, delete {path}: what was accepted stays accepted" in caught.value.hint
+    path.unlink()
+    roster.keep(path, signed({"a": A, "b": B}, version=6), keys=keys)
+    assert roster.read(path, keys=keys).version == 6

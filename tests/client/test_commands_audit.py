@@ -59,3 +59,13 @@ def test_only_a_broken_log_is_renewed(folder, capsys):
     assert "a new audit log begins; the old one is" in capsys.readouterr().out
     assert main(["audit", "verify", str(folder.path)]) == 0
     assert [entry.seq for entry in Audit.of(folder).entries()] == [4]
+
+
+def test_what_a_crash_left_of_a_line_is_cut_off_and_the_log_stays(folder, capsys):
+    with folder.audit.open("ab") as file:
+        file.write(b'{"seq":4,"at"')
+    assert main(["audit", "verify", str(folder.path)]) == 2
+    assert "hint: start tacit-client run DIR" in capsys.readouterr().err
+    assert main(["audit", "renew", str(folder.path)]) == 2
+    assert "expected a broken audit log, found one of 4 lines that verifies" in capsys.readouterr().err
+    assert [entry.event for entry in Audit.of(folder).entries()] == ["refused"] * 3 + ["log-mended"]

@@ -117,3 +117,12 @@ def test_a_folder_of_an_older_version_is_one_line_with_the_remedy(run, folder):
     code, _, err = run()
     assert (code, len(err.splitlines())) == (2, 2)
     assert "joined with an older version" in err
+
+
+def test_another_key_under_this_partners_own_name_is_an_alarm(run, folder):
+    name_peers(folder, {"a": OTHER, "b": _b(folder)}, version=2)
+    said = run()[1].splitlines()
+    assert said[0].startswith("a  you ")
+    assert said[2].split(None, 1)[0] == "ALARM"
+    assert f"{fingerprint(OTHER)} is what the server names now; it is not used" in said[2]
+    assert words(OTHER) in said[3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_labels_are_numbered_in_the_order_of_the_job(tmp_path, pictures, job) ->
     names = np.load(tmp_path / "scans.npz")["label"].tolist()
     assert _targets(pictures, job()).tolist() == [("cup", "axe", "bow").index(name) for name in names]
     assert _targets(pictures, job('task.labels=["axe","bow","cup"]')).tolist() == [CLASSES.index(n) for n in names]
+
+
+@pytest.mark.parametrize(("job_form", "data_form"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_class_whose_letters_are_put_together_in_two_ways_is_one(tmp_path, job, job_form, data_form) -> None:
+    classes = tuple(unicodedata.normalize(data_form, name) for name in ("axe", "bögen", "cup"))
+    path = write_npz(tmp_path / "x.npz", n=N, seed=1, classes=classes)
+    known = unicodedata.normalize(job_form, "bögen")
+    found = Data(path, DataSection(), key=KEY).fit(job(f'task.labels=["{known}","cup","axe"]'))
+    names = np.load(path)["label"].tolist()
+    assert found.train.data.targets.tolist() == [{"c": 1, "a": 2}.get(name[0], 0) for name in names]
 
 
 def test_without_names_the_classes_are_numbers(tmp_path, job) -> None:

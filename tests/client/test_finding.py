@@ -37,6 +37,15 @@ def test_a_look_is_skipped_where_and_only_where_what_it_needs_failed(first, seco
         assert (checkup.findings[0].found, checkup.findings[0].remedy) == ("expected more", "add it")
 
 
+def test_what_the_system_refuses_is_a_fail_and_the_next_look_goes_on():
+    checkup = Checkup()
+    checkup.look("one", lambda: open("/nowhere/at all"))
+    checkup.look("two", lambda: _look("ok"))
+    assert [finding.verdict for finding in checkup.findings] == ["FAIL", "ok"]
+    assert checkup.findings[0].found.endswith("found: No such file or directory at /nowhere/at all")
+    assert checkup.findings[0].remedy
+
+
 def test_what_is_known_beforehand_is_no_line():
     checkup = Checkup()
     checkup.look("one", lambda value: Said(value, None), Outcome.of("zero", "known"))

@@ -92,3 +92,21 @@ def test_few_examples_and_too_few_for_the_delta(folder, tmp_path):
     with pytest.raises(BadInput, match=r"expected policy.delta in site.toml below one over the 48 examples") as caught:
         holdings.size(strict, found)
     assert "set it to" in caught.value.hint
+
+
+def test_what_is_called_sealed_and_lies_in_clear_is_not_said_to_be_sealed(folder, tmp_path):
+    (tmp_path / "data.npz").rename(tmp_path / "data.npz.sealed")
+    folder = folders.again(folder, str(tmp_path / "data.npz"), str(tmp_path / "data.npz.sealed"))
+    assert holdings.data(folder).found == "90 examples of 3 classes"
+
+
+def test_how_much_of_a_folder_is_sealed(folder, tmp_path):
+    texts, key = tmp_path / "texts.sealed", make_key(tmp_path / "k")
+    for name, words in (("ham", "hello"), ("spam", "buy")):
+        (texts / name).mkdir(parents=True)
+        (texts / name / "1.txt").write_text(words)
+    folder = folders.again(folder, str(tmp_path / "data.npz"), str(texts))
+    folder = folders.again(folder, '# key = "keys/seal.key"', f'key = "{tmp_path / "k"}"')
+    for name, said in (("ham", ", 1 of 2 files sealed"), ("spam", ", sealed")):
+        seal(texts / name / "1.txt", out=None, lock=key, remove=True)
+        assert holdings.data(folder).found == f"2 examples of 2 classes{said}"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tacit.errors import BadInput
 from tacit.link.link_pb2 import Envelope, Ticket
 from tacit.link.records import to_parcel, to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 from tacit_client.letters import closed, opened
 
 NODE, MOST = 7, 2**20

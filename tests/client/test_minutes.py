@@ -16,11 +16,14 @@ from tacit import commission
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.link.records import to_records
+from tacit.parcel import Parcel
 from tacit.secagg.keys import Secret
-from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN, Ask, Invite, Parcel, Refusal, Statement
+from tacit.wire import ADVERTISE, EVALUATE, STATEMENT, TRAIN, Ask, Invite, Refusal, Statement
+from tacit_client.app import Errand
 from tacit_client.audit import Audit, Entry
 from tacit_client.ledger import Tampered
 from tacit_client.mark import Behind, Mark, key_of
+from tacit_client.minutes import Minutes
 from tacit_client.office import Office
 from tacit_client.site import Folder
 
@@ -330,7 +333,29 @@ def test_the_servers_words_make_no_lines_of_their_own(make) -> None:
     for kind, parcel in _sent(federation, job, key=SIGNING):
         federation.refusal(kind, parcel)
     assert all(entry.facts.get("task", "x ALARM: y") == "x ALARM: y" for entry in _log(federation))
-    long = "r" * 129
-    signed = commission.sign(SIGNING, run=long, job=federation.job)
-    ask = Ask(federation.job, long, 1, 1, 3, federation.model, commission=signed)
-    assert "expected a run's id of 1 to 128 printable letters" in federation.refusal(TRAIN, ask.pack())
+
+
+@pytest.mark.parametrize("run", ["", "r" * 65, "two words", "../evil", ".hidden", "a\nb", "ü"])
+def test_a_run_that_could_never_be_stated_about_is_refused_at_once(make, run) -> None:
+    """Guarantee: whatever a run is called, there can be a statement of all that it was charged."""
+    federation = make()
+    new = federation.open(run=run)
+    ask = federation.ask(new).pack()
+    for kind, parcel in ((ADVERTISE, federation.invite(new)), (TRAIN, ask), (EVALUATE, ask), (STATEMENT, ask)):
+        said = federation.refusal(kind, parcel)
+        assert "expected a run's id of up to 64 letters, digits, dots, hyphens and underscores" in said
+    assert _events(federation, "job-offered") == []
+    assert federation.offices["p0"]._budget.events() == ()
+
+
+def test_lines_about_a_step_name_the_step(make, tmp_path) -> None:
+    federation = make()
+    errand = Errand("step", federation.job, "run-1", 3, False, b"", step=5)
+    minutes = Minutes(Audit(tmp_path / "audit.log", key=MALLORY))
+    minutes.released("step", errand, row=7, seconds=1.0)
+    minutes.refused("step", errand, "no", figures=None)
+    minutes.released("train", replace(errand, kind="train", step=None), row=8, seconds=1.0)
+    found = Audit(tmp_path / "audit.log", key=MALLORY).entries()
+    assert [entry.event for entry in found] == ["step-released", "refused", "update-released"]
+    assert [(e.facts["round"], e.facts.get("step")) for e in found] == [(3, 5), (3, 5), (3, None)]
+    assert "step" not in found[2].facts

@@ -113,7 +113,7 @@ def test_a_job_that_would_pass_the_limit_is_refused_at_its_start(make) -> None:
 
 def test_the_limit_counts_other_runs_and_leaves_room_for_the_rest_of_this_one(make) -> None:
     federation = make(started=False)
-    planned = plan(federation.job, units=3 * N // 4).event()
+    planned = plan(federation.job, units=N).event()
     limit = epsilon([planned] * 2, delta=1e-5)
     for folder in federation.folders.values():
         change(folder.path, "epsilon_limit = 8.0", f"epsilon_limit = {limit + 1e-6}")

@@ -14,13 +14,14 @@ from tacit import vector
 from tacit.errors import BadInput
 from tacit.job import Job, PerformanceSection
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.mechanism import plan
 from tacit.privacy.randomness import Randomness, Stream
 from tacit.quantize import Ring
 from tacit.secagg.keys import Secret
 from tacit.secagg.messages import MaskedVector
 from tacit.tasks.task import Encoded
-from tacit.wire import Ask, Parcel, Statement, Update
+from tacit.wire import Ask, Statement, Update
 from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import Standing
 from tacit_client.partner import Site, judge, state, take_part

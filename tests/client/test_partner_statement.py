@@ -258,3 +258,24 @@ def test_verifying_on_the_partners_side(make, capsys, tmp_path):
     assert verdict(value, "--dir", str(p1))[0] == 0  # the server names it, and here that counts
     path.write_bytes(b"PK")
     assert cli.main(["verify-statement", str(path)]) == 2
+
+
+def test_a_statement_that_the_log_does_not_hear_of_is_not_made(make, monkeypatch):
+    """Whichever of the two a crash keeps from the disk, every statement there is has its line."""
+    federation = make()
+    federation.whole(federation.open())
+    federation.stop()
+    folder = federation.folders["p0"]
+    path = folder.statements / f"{RUN}.json"
+
+    def full(self, event, facts):
+        raise BadInput("expected to write the audit log, found no space", hint="make room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Audit, "write", full)
+        with pytest.raises(BadInput, match="no space"):
+            state(folder, run=RUN, job=federation.job)
+    assert not path.exists()
+    state(folder, run=RUN, job=federation.job)
+    assert path.exists()
+    assert _events(folder).count("statement-made") == 1

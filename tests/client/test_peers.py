@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,13 @@ def test_what_is_no_name_or_key_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(BadInput):
             peers.write(tmp_path / "peers.toml", bad)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_its_owner_s_whatever_others_are_given(path) -> None:
+    before = os.umask(0)
+    try:
+        peers.accept(path, "a", named=NAMED)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [left.name for left in path.parent.iterdir()] == ["peers.toml"]

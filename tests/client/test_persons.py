@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -162,3 +163,18 @@ def test_one_person_written_in_two_ways_is_one(other):
     held = held_out(names, share=0.5, key=b"k")
     assert held[1] == held[2]
     assert held.tolist() == held_out(["8", "7", "7", "9", "07"], share=0.5, key=b"k").tolist()
+
+
+@given(st.text(max_size=12).filter(str.strip), st.sampled_from(["NFC", "NFD"]))
+def test_one_person_whose_letters_are_put_together_in_two_ways_is_one(text, form):
+    """A file that went through a Mac has the other form."""
+    names = ["Zoë", text, unicodedata.normalize(form, text), unicodedata.normalize("NFD", "Zoë")]
+    first, second, third, fourth = number(names).tolist()
+    assert (first, second) == (fourth, third)
+    held = held_out([*names, "x", "y"], share=0.5, key=b"k").tolist()
+    assert (held[0], held[1]) == (held[3], held[2])
+
+
+def test_the_two_ways_differ():
+    assert unicodedata.normalize("NFC", "Zoë") != unicodedata.normalize("NFD", "Zoë")
+    assert number(["Zoë", "Zoe"]).tolist() == [0, 1]

@@ -24,11 +24,6 @@ def folder(tmp_path) -> Folder:
     return folders.make_folders(tmp_path, dict.fromkeys("abc", data))["a"]
 
 
-def test_a_folder_without_site_toml_is_none(tmp_path):
-    with pytest.raises(BadInput, match="expected a partner's folder"):
-        premises.place(tmp_path)
-
-
 def test_rules_fail_in_their_own_words(folder):
     assert premises.site(folder.path).found == "the rules of a can be read"
     folders.change(folder.path, "min_cohort = 3", "min_cohorts = 3")

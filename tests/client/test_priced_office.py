@@ -52,7 +52,7 @@ def _event(federation: Federation) -> Event:
 
 
 def _training(federation: Federation) -> Event:
-    return plan(federation.job, units=3 * N // 4).event()
+    return plan(federation.job, units=N).event()
 
 
 def test_a_whole_run_costs_what_was_granted(priced) -> None:

@@ -190,8 +190,23 @@ def test_places_that_do_not_work(scans: Path) -> None:
     (scans.parent / "empty").mkdir()
     with pytest.raises(BadInput, match=r"expected files in .*, found none"):
         _seal(scans.parent / "empty")
-    with pytest.raises(BadInput, match=r"a name that ends in \.sealed"):
-        open_sealed(scans, out=None, lock=KEY, remove=False)
+    (scans / ".sealed").touch()
+    for nameless in (scans, scans / ".sealed"):
+        with pytest.raises(BadInput, match=r"a name that ends in \.sealed and is more than that"):
+            open_sealed(nameless, out=None, lock=KEY, remove=False)
+    with pytest.raises(BadInput, match="expected a file or folder with a name, found /"):
+        _seal(Path("/"))
+
+
+def test_the_folder_that_one_stands_in(scans: Path, monkeypatch) -> None:
+    before = _tree(scans)
+    monkeypatch.chdir(scans)
+    assert _seal(Path()) == scans.with_name("scans.sealed")
+    monkeypatch.chdir(scans.with_name("scans.sealed"))
+    with pytest.raises(BadInput, match="expected nothing at .*scans, found something"):
+        open_sealed(Path(), out=None, lock=KEY, remove=False)
+    scans.rename(scans.with_name("away"))
+    assert _tree(open_sealed(Path(), out=None, lock=KEY, remove=False).out) == before
 
 
 @pytest.mark.parametrize("code", ["EPERM", "EOPNOTSUPP"])

@@ -284,3 +284,42 @@ def test_relative_data_begin_at_the_folder(tmp_path: Path) -> None:
         _ = folder.data
     change(folder.path, '# path = "/data/scans.csv"', 'path = "scans/x.csv"')
     assert Folder.open(folder.path).data == folder.path / "scans" / "x.csv"
+
+
+def test_a_folder_that_is_closed_to_this_user(tmp_path: Path, monkeypatch) -> None:
+    """The usual mistake: the service has its own user, and somebody looks with another."""
+    folder = make_folder(tmp_path / "a", name="a", data=None)
+
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(BadInput, match=r"that this user may use at .*a, found: Permission denied") as caught:
+        Folder.open(folder.path)
+    assert caught.value.hint == "run as the user who joined"
+
+
+@pytest.mark.parametrize("key", ["path", "key", "passphrase_file", "ledger"])
+def test_a_home_that_nobody_has(tmp_path: Path, key: str) -> None:
+    where = "~nobody-of-that-name/file"
+    config = SiteConfig(
+        name="a",
+        server={"address": "fl.example.org:9443"},
+        ledger=where if key == "ledger" else None,
+        data={} if key == "ledger" else {key: where},
+    )
+    folder = Folder(tmp_path, config)
+    looks = {"path": lambda: folder.data, "ledger": lambda: folder.ledger}
+    with pytest.raises(BadInput, match="found ~nobody-of-that-name/file, of a user whose home") as caught:
+        looks.get(key, lambda: folder.data_lock)()
+    assert "whole path" in caught.value.hint
+
+
+def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    def full(*args: object, **rest: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tacit.link.keyfile.os.fsync", full)
+    with pytest.raises(BadInput, match=r"expected to write .*site\.toml, found No space left on device"):
+        site.write(tmp_path, name="a", address="localhost:1", data=None, trust_new_peers=False)
+    assert list(tmp_path.iterdir()) == []

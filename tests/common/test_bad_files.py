@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from pathlib import Path
@@ -30,7 +31,9 @@ BAD_TABLES = [
     ("a.csv", "text,text,label\nx,y,1\n", "found text twice"),
     ("a.csv", "text,label\n", "at least one example, found none"),
     ("a.csv", "", "at least one example, found an empty file"),
-    ("a.csv", b"text,label\n\xff\xfe,1\n", "whole UTF-8 text file"),
+    ("a.csv", b"text,label\n\xff\xfe,1\n", "text in UTF-8, found other bytes"),
+    ("a.csv", f"text,label\n{SECRET} für,1\n".encode("latin-1"), "text in UTF-8, found other bytes"),
+    ("a.jsonl", '{"text": "x", "label": 1}'.encode("utf-16"), "text in UTF-8, found other bytes"),
     ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-9], "whole UTF-8 text file"),
     ("a.csv.gz", b"no gzip", "whole UTF-8 text file"),
     ("a.jsonl", '{"text": "x", "label": 1}\n{"text": "' + SECRET, "broken JSON in line 2"),
@@ -195,6 +198,38 @@ def test_no_right_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(BadInput, match="no right to read"):
         read(written(tmp_path, "a.csv", CSV), format="csv")
+
+
+def _closed(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_folder_above_that_is_closed_to_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "a.csv", CSV)
+    monkeypatch.setattr(Path, "stat", _closed)
+    with pytest.raises(BadInput, match=r"readable data, found Permission denied at .*a\.csv") as caught:
+        read(path, format="csv")
+    assert "grant this user the right" in caught.value.hint
+
+
+def test_a_class_folder_that_is_closed_to_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_folder(tmp_path)
+    usual = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: _closed() if path.name == "dog" else usual(path))
+    for kind in ("auto", "image-folder"):
+        with pytest.raises(BadInput, match="readable data, found Permission denied at .*dog"):
+            read(tmp_path, format=kind)
+
+
+def test_what_pillow_warns_of_is_read_without_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """A palette with a transparency for each colour: usual in pictures that an office program wrote."""
+    picture = Image.new("P", (6, 5))
+    picture.putpalette([7] * 768)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        picture.save(tmp_path / name / "1.png", transparency=bytes([5] * 256))
+    assert read(tmp_path, format="auto").inputs.shape == (2, 5, 6, 3)
+    assert not recwarn.list
 
 
 def test_reading_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

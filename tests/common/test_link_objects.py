@@ -19,7 +19,7 @@ from tacit.errors import BadInput
 from tacit.link.objects import outline
 from tacit.link.pieces import Oversize
 from tacit.link.records import to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 
 MIB = 2**20
 

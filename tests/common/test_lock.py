@@ -102,6 +102,19 @@ def test_one_body_at_a_time_among_threads(tmp_path: Path) -> None:
     assert refused[0] < 800
 
 
+def test_a_full_disk_is_told_and_leaves_the_lock_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with pytest.raises(BadInput, match=r"run\.lock, found No space left") as caught:
+            take(tmp_path / "run.lock", what="x").__enter__()
+    assert "make room" in caught.value.hint
+    with take(tmp_path / "run.lock", what="x"):
+        pass
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="found No such file"):
         take(tmp_path / "nowhere" / "run.lock", what="x").__enter__()

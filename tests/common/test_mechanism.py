@@ -8,9 +8,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tacit.data.splits import kept
 from tacit.errors import BadInput
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.mechanism import Mechanism, common_rate, plan, sampling_rate, weight
+
+
+@pytest.fixture(scope="session")
+def make_job(make_job):
+    """Nothing held out but where a test says so."""
+    return lambda *changes, **rest: make_job("evaluation.partner_holdout=0.0", *changes, **rest)
+
 
 TARGET = ("privacy.epsilon=2.0", "training.rounds=10", "training.local_steps=5")
 
@@ -29,6 +37,13 @@ def test_the_rate_tells_two_digits_of_the_count(n):
     rounded = n // power * power
     assert sampling_rate(batch_size=7, units=n) == 7 / rounded
     assert sampling_rate(batch_size=7, units=rounded + power - 1) == 7 / rounded
+
+
+@given(st.integers(1, 10**7), st.integers(0, 10**6), st.floats(0.0, 0.99))
+def test_at_no_share_held_out_is_the_rate_below_the_batch_over_what_is_trained_on(n, more, held):
+    assert 1 <= kept(n, share=held) <= kept(n + more, share=held)
+    rate = sampling_rate(batch_size=1, units=n, held=held)
+    assert 1 / kept(n, share=held) <= rate
 
 
 def test_a_whole_batch_has_the_rate_one():
@@ -105,12 +120,33 @@ def test_a_delta_of_one_over_n_is_refused_with_both_numbers(make_job):
     other=st.integers(0, 10**6),
     batch_size=st.integers(1, 2000),
     delta=st.floats(1e-7, 0.2),
+    held=st.floats(0.0, 0.95),
 )
-def test_plan_and_refusal_tell_two_digits_of_the_count_at_most(make_job, examples, other, batch_size, delta):
+def test_plan_and_refusal_tell_two_digits_of_the_count_at_most(make_job, examples, other, batch_size, delta, held):
     unit = 10 ** max(0, len(str(examples)) - 2)
     alike = examples // unit * unit + other % unit
-    job = make_job(f"training.batch_size={batch_size}", f"privacy.delta={delta}")
+    private = f"privacy.delta={delta}", f"evaluation.partner_holdout={held}"
+    job = make_job(f"training.batch_size={batch_size}", *private)
     assert _outcome(job, examples) == _outcome(job, alike)
+    weighed = make_job("aggregation.secure=true", "aggregation.weighting=examples", *private)
+    assert weight(weighed, units=examples) == weight(weighed, units=alike)
+
+
+def _alike(count, told):
+    """How many counts the server can not tell from `count` after it asked at a thousand shares."""
+    shares = [i / 1000 for i in range(1000)]
+    power = 10 ** (len(str(count)) - 2)
+    around = range(count // power * power, (count // power + 1) * power)
+    asked = [told(count, share) for share in shares]
+    return sum(all(told(n, share) == heard for share, heard in zip(shares, asked, strict=True)) for n in around)
+
+
+def test_a_server_that_asks_at_many_shares_learns_two_digits(make_job):
+    """Guarantee: the share is taken off after rounding. Rounding what is left instead gives the count away."""
+    before = [sampling_rate(batch_size=1, units=1234, held=i / 1000) for i in range(1000)]
+    assert len(set(before)) > 100  # shares do change the rate
+    assert _alike(1234, lambda n, share: sampling_rate(batch_size=1, units=n, held=share)) == 100
+    assert _alike(1234, lambda n, share: sampling_rate(batch_size=1, units=kept(n, share=share))) == 1
 
 
 def _outcome(job, examples):

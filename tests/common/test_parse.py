@@ -70,3 +70,12 @@ def test_a_long_value_is_cut():
 def test_what_json_does_not_know_is_refused():
     with pytest.raises(BadInput, match=r"^expected numbers, texts, booleans and lists in f, found .*date"):
         parse(Outer, {"name": datetime.date(2026, 1, 1)}, where="f")
+
+
+def test_what_is_too_deep_to_be_written_is_one_line():
+    """A peer chooses how deep: a little less than what can not be read ends no process either."""
+    raw: dict[str, object] = {}
+    for _ in range(100_000):
+        raw = {"inner": raw}
+    with pytest.raises(BadInput, match="expected values a few levels deep in f, found hundreds of levels"):
+        parse(Outer, raw, where="f")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tacit import passphrase as module
 from tacit.errors import BadInput
-from tacit.passphrase import COSTS, Passphrase, read_passphrase
+from tacit.passphrase import COSTS, Passphrase, ask_passphrase, read_passphrase
 from tacit.seal import Key, Sealer, Unsealer, seal, unseal
 
 WORDS = "correct horse battery"
@@ -132,8 +132,11 @@ class TestFile:
         assert "chmod 600" in caught.value.hint
 
     @pytest.mark.parametrize(
-        ("content", "message"), [(b"", "found 0"), (b"a\nb\n", "found 2"), (b"short\n", "found 5")]
-    )
+        ("content", "message"), [
+            (b"", "found 0"), (b"a\nb\n", "found 2"), (b"short\n", "found 5"),
+            ("grüße aus köln".encode("latin-1"), "in UTF-8, found other bytes"), (b"long" * 2000, "at most 4096 bytes"),
+        ],
+    )  # fmt: skip
     def test_what_is_none(self, tmp_path, content, message):
         with pytest.raises(BadInput, match=message):
             read_passphrase(self._written(tmp_path, content))
@@ -141,6 +144,38 @@ class TestFile:
     def test_none_there(self, tmp_path):
         with pytest.raises(BadInput, match=r"expected a passphrase at .*nowhere, found: No such file"):
             read_passphrase(tmp_path / "nowhere")
+
+
+class TestAsked:
+    def _answering(self, monkeypatch, *answers: str) -> list[str]:
+        left, asked = list(answers), []
+
+        def answer(prompt: str) -> str:
+            asked.append(prompt)
+            if not left:
+                raise EOFError
+            return left.pop(0)
+
+        monkeypatch.setattr("getpass.getpass", answer)
+        return asked
+
+    def test_once_to_open_and_twice_to_seal(self, monkeypatch):
+        asked = self._answering(monkeypatch, WORDS, WORDS, WORDS)
+        for twice in (False, True):
+            assert ask_passphrase("p: ", twice=twice).key(salt=bytes(32), cost=QUICK) == _pass().key(
+                salt=bytes(32), cost=QUICK
+            )
+        assert asked == ["p: ", "p: ", "again: "]
+
+    def test_two_that_differ(self, monkeypatch):
+        self._answering(monkeypatch, WORDS, WORDS + "x")
+        with pytest.raises(BadInput, match="the same passphrase twice"):
+            ask_passphrase("p: ", twice=True)
+
+    def test_none_is_typed(self, monkeypatch):
+        self._answering(monkeypatch)
+        with pytest.raises(BadInput, match="found the end of the input"):
+            ask_passphrase("p: ")
 
 
 def test_reading_piece_by_piece():

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from tacit.errors import BadInput
 from tacit.link.records import to_parcel, to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 
 RAW = "tacit.raw.v1"
 NAMES = st.text(min_size=1, max_size=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import unicodedata
 import json
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def test_one_person_written_in_two_ways_is_one(number, form):
     assert screen.value("id", form.format(number)) == screen.value("id", number) == screen.value("id", float(number))
     assert screen.value("id", number) != screen.value("id", number + 1)
     assert screen.value("other", number) == number
+
+
+def test_one_person_whose_letters_are_put_together_in_two_ways_has_one_pseudonym():
+    screen = Screen(pseudonymise=frozenset({"id"}), secret=SECRET)
+    composed, apart = (unicodedata.normalize(form, "Müller, Zoë") for form in ("NFC", "NFD"))
+    assert composed != apart
+    assert screen.value("id", composed) == screen.value("id", apart)
 
 
 @pytest.mark.parametrize("missing", [None, "", "  ", float("nan")])

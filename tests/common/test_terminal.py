@@ -43,6 +43,19 @@ def test_an_error_is_two_lines_and_its_exit_code(capsys, error, code):
     assert capsys.readouterr() == ("", "error: a\nhint: b\n")
 
 
+def test_what_the_system_refuses_is_two_lines_too(capsys):
+    assert run(lambda: open("/nowhere/at all") and 0, verbose=False) == 1
+    out, err = capsys.readouterr()
+    error, hint = err.splitlines()
+    assert (out, error.startswith("error: expected ")) == ("", True)
+    assert error.endswith("found: No such file or directory at /nowhere/at all")
+    assert hint.startswith("hint: check the rights")
+    assert run(lambda: _raise(TimeoutError()), verbose=True) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "found: TimeoutError\n" in err
+
+
 def test_a_message_of_several_lines_is_one_line(capsys):
     run(lambda: _raise(BadInput("a\n  b", hint="c\td")), verbose=False)
     assert capsys.readouterr().err == "error: a b\nhint: c d\n"

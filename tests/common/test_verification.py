@@ -11,10 +11,13 @@ from stated import MODEL, SERVER, key, partner, resigned, server
 
 from tacit import verification
 from tacit.attestation import canonical, load, pretty
+from tacit.consistency import check_stated
 from tacit.errors import BadInput
+from tacit.link.words import words
+from tacit.privacy.mechanism import plan
 from tacit.secagg.keys import PublicKey, identity_of
-from tacit.statement import run_of
-from tacit.verification import Known, check_stated, lines, verify, verify_file
+from tacit.statement import privacy_of, run_of
+from tacit.verification import Known, lines, verify, verify_file
 
 KNOWN = Known(identity_of(SERVER), {name: identity_of(key(name)) for name in ("a", "b", "gone")}, "the roster")
 Value = dict[str, Any]
@@ -71,6 +74,7 @@ def test_without_other_keys_the_fingerprints_are_shown_and_not_called_right(whol
     found = [each for each in verify(whole, where="it") if each.about.startswith("key of")]
     assert [each.about for each in found] == ["key of the server", "key of a", "key of b", "key of gone"]
     assert all(each.holds is None and "not compared" in each.said for each in found)
+    assert words(identity_of(SERVER)) in found[0].said  # people compare by telephone
 
 
 def _no(value: Value) -> None:
@@ -290,3 +294,39 @@ def test_a_round_of_client_is_one_release_however_many_steps_it_trains(make_job)
     job = make_job(privacy, "aggregation.secure=true")
     assert job.training.local_steps > 1
     assert _failed(partner(job, "a")) == {}
+
+
+SHARED = ("training.population=128", "aggregation.secure=true", "aggregation.max_colluders=0")
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "change", "words"),
+    [
+        ("distributed-dp-sgd", {}, None),
+        ("distributed-dp-sgd", {"sampling_rate": 0.01}, "expected the sampling rate of round 1 to be 0.25, found 0.01"),
+        ("distributed-dp-sgd", {"colluders": None}, "expected the colluders of round 1 to be 0, found None"),
+        ("distributed-dp-sgd", {"colluders": 1}, "expected the colluders of round 1 to be 0, found 1"),
+        ("distributed-dp-sgd", {"unit": "partner"}, "expected the unit that distributed-dp-sgd protects in round 1"),
+        ("dp-sgd", {"sampling_rate": 0.01}, None),  # over its own data: its word
+        ("dp-sgd", {"colluders": 1}, "expected the colluders of round 1 to be None, found 1"),
+        ("dp-sgd", {"unit": "partner"}, "expected the unit that dp-sgd protects in round 1, found partner"),
+        ("client", {}, None),
+        ("client", {"sampling_rate": 0.5}, "expected the sampling rate of round 1 to be 1.0, found 0.5"),
+        ("client", {"unit": "example"}, "expected the unit that client protects in round 1, found example"),
+    ],
+)
+def test_a_release_that_the_job_does_not_allow_is_named(make_job, mechanism, change, words):
+    """Guarantee: what the job sets for everybody, nobody states otherwise."""
+    overrides = [f"privacy.mechanism='{mechanism}'"]
+    if mechanism == "client":
+        overrides = ["privacy={mechanism='client', noise_multiplier=5.0, delta=1e-4, max_update_norm=1.0}"]
+    job = make_job(*overrides, *(SHARED if mechanism == "distributed-dp-sgd" else ("aggregation.secure=true",)))
+    event = plan(job, units=1000).event().model_copy(update=change)
+    value = partner(job, "a")
+    for release in value["releases"]:
+        release["event"] = event.to_json()
+    events = [[event] * len(value["releases"])]
+    value["privacy"] = privacy_of(job, events, secure_noise=True).model_dump(mode="json")
+    failed = _failed(resigned(value, by=key("a")))
+    assert failed.keys() == ({"releases"} if words else set())
+    assert failed.get("releases", "").startswith(words or "")

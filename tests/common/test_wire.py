@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tacit.errors import BadInput
+from tacit.parcel import Parcel
 from tacit.privacy.events import Event
 from tacit.secagg.keys import PublicKey
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import Ask, Hello, Invite, Letter, Parcel, Refusal, Statement, Update
+from tacit.wire import Ask, Hello, Invite, Letter, Refusal, Statement, Update
 
 FLOATS = arrays.arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32))
 VECTORS = st.builds(

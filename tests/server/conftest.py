@@ -1,4 +1,4 @@
-"""Runs of scripted partners."""
+"""Runs of scripted partners, and a gateway's service without a network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from callers import Context, Node, enrolment
 from real import Partners
 from scripted import D, Script
 
@@ -14,7 +15,12 @@ from tacit.errors import JobFailed
 from tacit.privacy.randomness import Randomness
 from tacit_server import rounds
 from tacit_server.checkpoint import RunState
+from tacit_server.folder import Folder
+from tacit_server.roster import Roster
 from tacit_server.rounds import Setup, federate
+from tacit_server.service import Service
+from tacit_server.sessions import Sessions
+from tacit_server.setup import init
 
 
 @pytest.fixture
@@ -55,3 +61,35 @@ def make_partners(tmp_path, monkeypatch) -> Callable[..., Partners]:
         return partners
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path) -> Folder:
+    return init(tmp_path / "server", host="localhost")
+
+
+@pytest.fixture
+def roster(folder) -> Roster:
+    return Roster(folder.roster_path)
+
+
+@pytest.fixture
+def sessions(folder) -> Sessions:
+    return Sessions(folder.state / "sessions", make=Node, grace=10.0)
+
+
+@pytest.fixture
+def service(folder, roster, sessions) -> Service:
+    folder.spool.mkdir()
+    return Service(folder, roster, sessions, wake=lambda: None)
+
+
+@pytest.fixture
+def joined(service, folder, roster) -> Callable[[str], bytes]:
+    """Makes a partner; gives its certificate."""
+
+    def join(name: str) -> bytes:
+        certificate, asked = enrolment(folder, roster, name)
+        return service.Enrol(iter([asked]), Context(certificate)).certificate
+
+    return join

@@ -15,12 +15,12 @@ from scripted import D
 
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
 from tacit.secagg.keys import PublicKey, Secret, identity_of
 from tacit.secagg.round import Party, Rules
 from tacit.tasks.task import Encoded
-from tacit.wire import Parcel
 from tacit_client.app import Bench, Desk, make_client_app
 from tacit_client.ledger import DataSet, Ledger
 from tacit_client.masking import Standing

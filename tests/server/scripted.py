@@ -13,12 +13,13 @@ from flwr.clientapp import ClientApp
 
 from tacit.link.records import to_parcel, to_records
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
 from tacit.secagg.keys import PublicKey
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import Ask, Hello, Parcel, Statement, Update
+from tacit.wire import Ask, Hello, Statement, Update
 from tacit_sim.grid import InlineGrid
 
 D = 4

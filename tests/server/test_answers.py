@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tacit.errors import BadInput
 from tacit.link.link_pb2 import Ticket
 from tacit.link.records import to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 from tacit_client.letters import closed
 from tacit_server import answers
 from tacit_server.spool import Spool

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scripted import EVENT, D, Script, hello, score, sums, update
 
-from tacit.wire import Ask, Parcel, Refusal, Statement
+from tacit.parcel import Parcel
+from tacit.wire import Ask, Refusal, Statement
 
 
 def _with(parcel: Parcel, **scalars: Any) -> Parcel:

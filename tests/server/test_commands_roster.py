@@ -10,6 +10,7 @@ import pytest
 
 from tacit.link.enrolment import fingerprint
 from tacit.link.invitation import Invitation
+from tacit.link.words import words
 from tacit.secagg.keys import PublicKey
 from tacit_server.cli import main
 from tacit_server.folder import Folder
@@ -146,7 +147,8 @@ def test_a_partner_from_invitation_to_removal(call, server):
     assert "remove hospital-a first" in err
     moment = datetime(2030, 6, 1, 12, 30, tzinfo=UTC)
     roster.seen("hospital-a", online=True, device="NVIDIA A100 \x1b[31m 80 GB", now=moment)
-    head, row = call("partners", "server")[1].splitlines()
+    head, row, below = call("partners", "server")[1].splitlines()
+    assert below == " " * head.index("IDENTITY") + words(IDENTITY)
     assert head.split() == ["NAME", "STATE", "ONLINE", "DEVICE", "LAST", "SEEN", "IDENTITY"]
     for column, cell in (
         ("NAME", "hospital-a  "),
@@ -181,10 +183,11 @@ def test_partners_as_json(call, server):
     assert first.keys() == second.keys()
     assert (first["name"], first["state"], first["online"]) == ("hospital-a", "active", False)
     assert first["identity"] == IDENTITY.hex()
-    assert first["fingerprint"] == fingerprint(IDENTITY)
+    assert (first["fingerprint"], first["words"]) == (fingerprint(IDENTITY), words(IDENTITY))
     assert first["invitation_expires"] is None
     assert datetime.fromisoformat(first["joined"]).tzinfo is not None
     assert (second["identity"], second["state"], second["last_seen"]) == (None, "invited", None)
+    assert (second["fingerprint"], second["words"]) == (None, None)
     assert datetime.fromisoformat(second["invitation_expires"]) > datetime.now(UTC)
     (nobody,) = (call("init", "other", "--host", "a.b"), call("partners", "other", "--json"))[1:]
     assert json.loads(nobody[1]) == []

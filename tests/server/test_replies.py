@@ -14,9 +14,10 @@ from scripted import EVENT, NORM, D, score, sums, update
 
 from tacit.errors import BadInput
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.events import Event
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal
+from tacit.wire import TRAINING_COUNTERS, Ask, Refusal
 from tacit_server.replies import Replies, check_events, collect, mean, tally
 from tacit_server.transport import Failure
 

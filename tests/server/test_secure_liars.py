@@ -12,8 +12,9 @@ from real import Sent, mean
 from scripted import D
 
 from tacit.errors import JobFailed
+from tacit.parcel import Parcel
 from tacit.privacy.events import Event
-from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Letter, Parcel, Refusal
+from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, UNMASK, Letter, Refusal
 
 SECURE = "aggregation.secure=true"
 STAGES = (ADVERTISE, SHARE, TRAIN, AGREE, UNMASK)

@@ -12,10 +12,11 @@ from real import name as name_of
 from scripted import D
 
 from tacit.errors import JobFailed
+from tacit.parcel import Parcel
 from tacit.privacy.randomness import Randomness
 from tacit.secagg.messages import Advert, decode
 from tacit.secagg.round import Round
-from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, STATEMENT, TRAIN, UNMASK, Letter, Parcel, Update
+from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, STATEMENT, TRAIN, UNMASK, Letter, Update
 from tacit_sim.faults import vanishing
 
 SECURE = "aggregation.secure=true"

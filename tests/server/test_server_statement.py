@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +14,13 @@ from scripted import EVENT, Script, hello, update
 
 from tacit.attestation import LONGEST, load, sign
 from tacit.job import Job
+from tacit.parcel import Parcel
 from tacit.privacy.accounting import epsilon
+from tacit.privacy.events import Event
 from tacit.secagg.keys import Secret, identity_of
 from tacit.statement import CodeStated, PartnerStatement, Release, privacy_of, run_of
 from tacit.verification import Known, verify
-from tacit.wire import Ask, Hello, Parcel, Refusal, Statement
+from tacit.wire import Ask, Hello, Refusal, Statement
 from tacit_server import cli, statement
 from tacit_server.checkpoint import RunState
 from tacit_server.replies import listen
@@ -218,3 +221,37 @@ def test_the_command(close, tmp_path, capsys):
 def test_hello_is_who_is_heard(close):
     _, _, heard = close(script=_script(hello=hello))
     assert heard.keys == {f"p{i}": hello(f"p{i}").identity for i in range(3)}
+
+
+JUDGED = Event(kind="metrics", sampling_rate=1.0, noise_multiplier=9.0, steps=1)
+
+
+def test_it_holds_where_all_who_released_priced_their_evaluations_and_one_refused_everything(close):
+    """Guarantee: what the server says of the run follows from what it says of everybody, and exact counts are told."""
+    both = (EVENT, JUDGED)
+
+    def no(name: str, ask: Ask) -> Refusal:
+        return Refusal(name, "no")
+
+    def train(name: str, ask: Ask) -> Any:
+        return no(name, ask) if name == "p2" else replace(update(name), events=(EVENT,))
+
+    def said(name: str, ask: Ask) -> Any:
+        return no(name, ask) if name == "p2" else _said(name, ask, events=both)
+
+    job, state, heard = close("aggregation.threshold=2", script=_script(train=train, statement=said))
+    assert state.events == {"p0": both, "p1": both}
+    value = _attest(job, state, heard)
+    assert _failed(value) == []
+    assert any("counts over held-out examples" in what for what in value["privacy"]["not_covered"])
+
+
+def test_nobody_is_sent_the_model_for_a_statement(close):
+    seen = []
+
+    def says(name: str, ask: Ask) -> Statement:
+        seen.append((name, ask.vector.size))
+        return _said(name, ask)
+
+    close(script=_script(statement=says))
+    assert sorted(seen) == [("p0", 0), ("p1", 0), ("p2", 0)]

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from tacit.errors import JobFailed
 from tacit.link.records import to_parcel, to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 from tacit_server import transport
 from tacit_server.transport import Failure, exchange, wait_for_nodes
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from tacit.errors import TacitError
+from tacit.terminal import system
 
 __all__ = ["Checkup", "Finding", "Outcome", "Said", "Verdict"]
 
@@ -69,7 +70,8 @@ class Checkup:
 
         Args:
             check: its name.
-            act: called with the values of `needs`; a TacitError of it is a FAIL with the error's own words.
+            act: called with the values of `needs`; a TacitError of it is a FAIL with the error's own words, an
+                OSError one with the system's.
             needs: what came of earlier looks. Where one of them failed or was skipped, this one is skipped.
             after: earlier looks that count in the same way, and whose values are not asked for.
         """
@@ -81,6 +83,9 @@ class Checkup:
             said = act(*(need.said.value for need in needs if need.said is not None))
         except TacitError as error:
             self.findings.append(Finding(check, "FAIL", error.message, error.hint))
+            return Outcome(check, None)
+        except OSError as error:  # the looks that follow are worth having
+            self.findings.append(Finding(check, "FAIL", *system(error)))
             return Outcome(check, None)
         self.findings.append(Finding(check, said.verdict, said.found, said.remedy))
         return Outcome(check, None if said.verdict == "FAIL" else said)

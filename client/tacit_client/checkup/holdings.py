@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tacit.data.content import Content
 from tacit.data.source import listed
 from tacit.privacy.events import EXAMPLE
-from tacit.seal import SUFFIX
 from tacit_client import policy
 from tacit_client.checkup.finding import Said
 from tacit_client.data import Data
@@ -21,8 +23,16 @@ def data(folder: Folder) -> Said[Data]:
     # Of the key only the split and the pseudonyms depend, and neither is looked at.
     found = Data(folder.data, folder.config.data, key=bytes(32), lock=folder.data_lock)
     persons = "" if found.unit == EXAMPLE else f", {found.units} different {found.unit}"
-    sealed = ", sealed" if folder.data.name.endswith(SUFFIX) else ""
-    return Said(f"{len(found)} examples of {len(found.classes)} classes{persons}{sealed}", found)
+    return Said(f"{len(found)} examples of {len(found.classes)} classes{persons}{_sealed(folder.data)}", found)
+
+
+def _sealed(path: Path) -> str:
+    """How much lies sealed, by what is in the files: a name is soon given."""
+    files = [file for file in (path.rglob("[!.]*") if path.is_dir() else [path]) if file.is_file()]
+    count = sum(Content(file).is_sealed for file in files)
+    if count in (0, len(files)):
+        return ", sealed" if count else ""
+    return f", {count} of {len(files)} files sealed"
 
 
 def balance(found: Data) -> Said[None]:

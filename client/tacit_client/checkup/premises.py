@@ -10,29 +10,17 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from tacit.errors import BadInput
 from tacit.lock import holder
 from tacit_client.checkup.finding import Said
 from tacit_client.keys import Keys
 from tacit_client.site import Folder, check_modes, load
 
-__all__ = ["files", "keys", "place", "process", "room", "rules", "site", "versions"]
+__all__ = ["files", "keys", "process", "room", "rules", "site", "versions"]
 
 _LEAST = 50 * 10**6  # bytes without which a ledger can not be relied on to grow
 _LITTLE = 10**9  # bytes below which it is time to look for what fills the disk
 _OTHERS_WRITE = 0o022
 _OTHERS = 0o077
-
-
-def place(path: Path) -> Path:
-    """`path`, absolute, where it is a partner's folder however broken. Raises BadInput where it is none."""
-    found = path.resolve()
-    if not (found / "site.toml").is_file():
-        raise BadInput(
-            f"expected a partner's folder with a site.toml at {found}, found none",
-            hint="name the folder that tacit-client join made",
-        )
-    return found
 
 
 def versions() -> Said[None]:

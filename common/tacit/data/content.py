@@ -45,6 +45,12 @@ class Content:
         """The end of that name, in lower case, with its point."""
         return Path(self.name).suffix.lower()
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it lies sealed. Raises OSError where it can not be read."""
+        with self.path.open("rb") as file:
+            return self._sealed(file)
+
     @contextmanager
     def stream(self) -> Iterator[BinaryIO]:
         """Its bytes from first to last; of a sealed file only who has read to the end knows that all is there.

@@ -7,6 +7,7 @@ csv, numpy, pyarrow and pillow, and not the `datasets` library, which writes wha
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tacit.data import arrays, folders, inputs, labels, tables
 from tacit.data.content import Content
 from tacit.data.examples import Examples
 from tacit.data.screen import Screen
-from tacit.data.source import Source, listed
+from tacit.data.source import Source, listed, unreadable
 from tacit.errors import BadInput
 from tacit.seal import Lock
 
@@ -105,15 +106,23 @@ def kind_of(path: Path, *, format: str) -> str:  # noqa: A002 - as in read
     """
     if format not in FORMATS:
         raise BadInput(f"expected a format among {', '.join(FORMATS)}, found {format!r}", hint="name one of them")
-    if not path.exists():
-        raise BadInput(f"expected data at {path}, found nothing there", hint="correct the path")
-    if not os.access(path, os.R_OK):
-        raise BadInput(f"expected readable data, found no right to read {path}", hint="grant this user the right")
+    _check_readable(path)
     kind = _guess(path) if format == "auto" else format
     if path.is_dir() != (kind in {"image-folder", "text"}) and kind != "idx":
         expected, found = ("a folder", "a file") if path.is_file() else ("a file", "a folder")
         raise BadInput(f"expected {expected} for format {kind}, found {found} at {path}", hint="correct path or format")
     return kind
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"expected data at {path}, found nothing there", hint="correct the path") from None
+    except OSError as error:  # a folder above may be closed to this user, which is not to say that nothing is there
+        raise unreadable(path, error) from None
+    if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+        raise BadInput(f"expected readable data, found no right to read {path}", hint="grant this user the right")
 
 
 def _source(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.data.content import Content
-from tacit.data.source import Source, corrupt
+from tacit.data.source import Source, not_utf8, unreadable
 from tacit.errors import BadInput
 from tacit.seal import Lock
 
@@ -38,15 +38,23 @@ def texts(path: Path, *, lock: Lock | None) -> Source:
 def classed(path: Path, *, lock: Lock | None = None) -> list[Content]:
     """Every file in a folder of `path`, which is its class, folder by folder and by name.
 
-    Hidden files are passed over, as are files beside the class folders and those that file browsers write.
+    Hidden files are passed over, as are files beside the class folders and those that file browsers write. Raises
+    BadInput where a folder can not be read.
     """
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return [
         Content(entry, lock)
         for folder in folders
-        for entry in sorted(folder.iterdir())
+        for entry in sorted(_entries(folder))
         if not entry.name.startswith(".") and entry.name.lower() not in _FOREIGN
     ]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
 
 
 def holds_texts(path: Path) -> bool:
@@ -74,8 +82,10 @@ def _sorted_files(path: Path, *, lock: Lock | None, suffixes: set[str], kind: st
 def _text(file: Content) -> str:
     try:
         text = file.whole().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise corrupt(file, kind="UTF-8 text") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except UnicodeDecodeError:
+        raise not_utf8(file) from None
     if not text.strip():
         raise BadInput(f"expected text in every file, found none in {file}", hint="fill the file or remove it")
     return text

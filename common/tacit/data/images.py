@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,8 +63,10 @@ def resize(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
 
 def _pixels(value: Any, *, name: str, size: int | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(_opened(value, name=name)) as image:
-            return np.asarray(_plain(image, name=name, size=size))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large or untidy pictures, which are read all the same
+            with Image.open(_opened(value, name=name)) as image:
+                return np.asarray(_plain(image, name=name, size=size))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         what = "no image" if isinstance(error, UnidentifiedImageError) else "a damaged one"
         raise BadInput(

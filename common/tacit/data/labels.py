@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import SupportsFloat
 
 import numpy as np
@@ -26,8 +27,11 @@ def missing(value: object) -> bool:
 
 
 def text(value: object) -> str:
-    """A value's name: its text without blanks around it; of a whole number its digits: 1, 1.0 and "1" are one."""
-    found = str(value).strip()
+    """A value's name: its text in Unicode's form NFC, without blanks around it; of a whole number its digits.
+
+    1, 1.0 and "1" are one name, and so is one whose letters two keyboards put together in two ways.
+    """
+    found = unicodedata.normalize("NFC", str(value)).strip()
     whole = _WHOLE.fullmatch(found)
     return whole[1] if whole else found
 
@@ -41,7 +45,7 @@ def index(
 
     Args:
         values: labels `[n]` or `[n, 1]`, numbers or text.
-        classes: the known classes; None takes the distinct labels, sorted, whole numbers by value.
+        classes: the known classes, told by their `text`; None takes the distinct labels, sorted, whole numbers by value.
         place: where the labels stand, for messages.
 
     Returns:
@@ -52,7 +56,7 @@ def index(
     """
     names = _names(values, place=place)
     known = _sorted(set(names)) if classes is None else classes
-    position = {name: i for i, name in enumerate(known)}
+    position = {text(name): i for i, name in enumerate(known)}
     for row, name in enumerate(names, start=1):
         if name not in position:
             raise BadInput(

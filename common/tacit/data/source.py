@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tacit.errors import BadInput
 
-__all__ = ["Source", "corrupt", "listed"]
+__all__ = ["Source", "corrupt", "listed", "not_utf8", "unreadable"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +43,22 @@ def corrupt(place: object, *, kind: str) -> BadInput:
     return BadInput(
         f"expected a whole {kind} file, found a truncated or corrupt one at {place}",
         hint="copy or export the file again, or name its real format",
+    )
+
+
+def not_utf8(place: object) -> BadInput:
+    """The error for a text in another encoding, such as spreadsheets write unless they are told otherwise."""
+    return BadInput(
+        f"expected text in UTF-8, found other bytes at {place}",
+        hint="export it again as UTF-8 (in Excel: CSV UTF-8), or name its real format",
+    )
+
+
+def unreadable(place: object, error: OSError) -> BadInput:
+    """The error for a file or folder that the system does not let be read."""
+    return BadInput(
+        f"expected readable data, found {error.strerror} at {place}",
+        hint="grant this user the right, or correct the path",
     )
 
 

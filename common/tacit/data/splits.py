@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from tacit.errors import BadInput
 
-__all__ = ["holdout", "stratified"]
+__all__ = ["holdout", "kept", "stratified"]
+
+
+def kept(n: int, *, share: float) -> int:
+    """How many of `n` examples, or persons, are left to train on where `share` is held out: never none of some.
+
+    Guarantee: of two counts the larger keeps at least as many.
+    """
+    return n - max(0, min(round(n * share), n - 1))
 
 
 def holdout(n: int, *, share: float, key: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -39,7 +47,7 @@ def holdout(n: int, *, share: float, key: bytes) -> tuple[NDArray[np.int64], NDA
     if not key:
         raise BadInput("expected a key for the held-out share, found an empty one", hint="give at least one byte")
     ranked = sorted(range(n), key=lambda i: hmac.digest(key, i.to_bytes(8, "big"), hashlib.sha256))
-    cut = min(round(n * share), n - 1)
+    cut = n - kept(n, share=share)
     return _ascending(ranked[cut:]), _ascending(ranked[:cut])
 
 

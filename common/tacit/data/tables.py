@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from tacit.data.content import Content
 from tacit.data.screen import Screen
-from tacit.data.source import Source, corrupt
+from tacit.data.source import Source, corrupt, not_utf8
 from tacit.errors import BadInput
 
 __all__ = ["delimited", "jsonl", "parquet"]
 
 _Columns = Mapping[str, NDArray[np.generic]]
-_UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
+_UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 def delimited(content: Content, *, delimiter: str, screen: Screen) -> Source:
@@ -110,6 +110,8 @@ def _lines(content: Content) -> Iterator[str]:
             # utf-8-sig drops the mark that spreadsheets put in front
             with io.TextIOWrapper(clear, encoding="utf-8-sig", newline="") as lines:
                 yield from lines
+    except UnicodeDecodeError:
+        raise not_utf8(content) from None  # the error holds the line
     except _UNREADABLE as error:
         raise corrupt(content, kind="UTF-8 text") from error
 

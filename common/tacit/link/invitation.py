@@ -148,7 +148,7 @@ def _toml(path: Path) -> dict[str, object]:
         ) from None
     try:
         found = tomllib.loads(content.decode()) if len(content) <= _LONGEST else None
-    except ValueError:  # no TOML, or no UTF-8; the parser's words could repeat the key
+    except (ValueError, RecursionError):  # no TOML, or no UTF-8; the parser's words could repeat the key
         found = None
     if found is None:
         raise BadInput(

@@ -16,8 +16,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from tacit.errors import BadInput
-from tacit.wire import Parcel, Scalar
+from tacit.parcel import Parcel, Scalar, unfit
 
 __all__ = ["to_parcel", "to_records"]
 
@@ -58,9 +57,9 @@ def to_parcel(records: RecordDict) -> Parcel:
         return _from_small(small)
     arrays, scalars = records.get("arrays"), records.get("scalars")
     if set(records) != {"arrays", "scalars"} or not isinstance(arrays, ArrayRecord):
-        raise _unfit("the records arrays and scalars", str(sorted(records)))
+        raise unfit("the records arrays and scalars", str(sorted(records)))
     if not isinstance(scalars, ConfigRecord):
-        raise _unfit("a ConfigRecord called scalars", type(scalars).__name__)
+        raise unfit("a ConfigRecord called scalars", type(scalars).__name__)
     return Parcel({name: _read(array) for name, array in arrays.items()}, {k: _scalar(v) for k, v in scalars.items()})
 
 
@@ -79,10 +78,10 @@ def _from_small(record: ConfigRecord) -> Parcel:
             scalars[name] = _scalar(value)
         elif kind in _DTYPES and isinstance(value, bytes) and not len(value) % _DTYPES[kind].itemsize:
             if name in arrays:
-                raise _unfit("an array once", "it under two kinds")
+                raise unfit("an array once", "it under two kinds")
             arrays[name] = np.frombuffer(value, dtype=_DTYPES[kind])
         else:
-            raise _unfit("scalars and whole arrays of known kinds", f"{kind} of {type(value).__name__}")
+            raise unfit("scalars and whole arrays of known kinds", f"{kind} of {type(value).__name__}")
     return Parcel(arrays, scalars)
 
 
@@ -97,19 +96,13 @@ def _bytes(array: NDArray[Any]) -> bytes:
 def _read(array: Array) -> NDArray[Any]:
     dtype = _DTYPES.get(array.dtype)
     if array.stype != _RAW or dtype is None:
-        raise _unfit(f"an array of {_RAW}", f"{array.stype} of {array.dtype}")
+        raise unfit(f"an array of {_RAW}", f"{array.stype} of {array.dtype}")
     if len(array.shape) != 1 or len(array.data) != array.shape[0] * dtype.itemsize:
-        raise _unfit("as many bytes as the shape says", f"{len(array.data)} for {tuple(array.shape)}")
+        raise unfit("as many bytes as the shape says", f"{len(array.data)} for {tuple(array.shape)}")
     return np.frombuffer(array.data, dtype=dtype)
 
 
 def _scalar(value: Any) -> Scalar:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _unfit("a text or a number", type(value).__name__)
+        raise unfit("a text or a number", type(value).__name__)
     return value
-
-
-def _unfit(expected: str, found: str) -> BadInput:
-    return BadInput(
-        f"expected {expected} in a message, found {found}", hint="install the same version of tacit on both sides"
-    )

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tacit.data.splits import kept
 from tacit.errors import BadInput
 from tacit.job import MOST_DRAWN, Job
 from tacit.privacy.accounting import calibrate
@@ -75,18 +76,25 @@ class Mechanism:
         )
 
 
-def sampling_rate(*, batch_size: int, units: int, unit: str = EXAMPLE) -> float:
+def sampling_rate(*, batch_size: int, units: int, held: float = 0.0, unit: str = EXAMPLE) -> float:
     """The Poisson rate for an expected batch of `batch_size`: over the units rounded down to two digits.
 
     The rate is named in the accounting events, which leave the machine; a rate over the exact count would tell
     that count. The expected batch is therefore `batch_size` or up to a tenth above it.
 
+    Args:
+        batch_size: expected, in units.
+        units: all that the partner has, those held out among them.
+        held: share that is held out.
+        unit: `example`, or the column that names the person.
+
     Raises:
         BadInput: fewer units than the batch.
 
-    Guarantee: rate and refusal depend on the count only through its first two digits.
+    Guarantee: rate and refusal depend on the count only through its first two digits, at every share: the count is
+    rounded first and the share taken off afterwards, so that many shares tell no more than one.
     """
-    known, _ = _two_digits(units)
+    known, _ = _trained(units, held)
     if batch_size > known:
         raise BadInput(
             f"expected training.batch_size of at most the partner's {_words(unit)}, {known} in round numbers, "
@@ -103,6 +111,12 @@ def _two_digits(count: int) -> tuple[int, int]:
     return known, known + power
 
 
+def _trained(units: int, held: float) -> tuple[int, int]:
+    """The bounds that the first two digits of `units` set to what is trained on: it is from the first to the second."""
+    known, above = _two_digits(units)
+    return kept(known, share=held), kept(above, share=held)
+
+
 def _words(unit: str) -> str:
     return "training examples" if unit == EXAMPLE else f"persons to train on, by {unit}"
 
@@ -115,7 +129,7 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE, chance: float = 1.0) -> M
 
     Args:
         job: as resolved.
-        units: training examples of the partner; with another `unit`, persons who have any.
+        units: examples of the partner, those held out among them; with another `unit`, persons who have any.
         unit: `example`, or the column that names the person.
         chance: with `client`, of each partner to be drawn in a round, independently of all others. It is never read
             from a job: a server could write what it likes there.
@@ -130,14 +144,17 @@ def plan(job: Job, *, units: int, unit: str = EXAMPLE, chance: float = 1.0) -> M
     training, privacy = job.training, job.privacy
     if privacy.mechanism == "client":
         return _whole(job, chance=chance)
-    shared = privacy.mechanism == "distributed-dp-sgd"
-    rate = common_rate(job) if shared else sampling_rate(batch_size=training.batch_size, units=units, unit=unit)
+    shared, held = privacy.mechanism == "distributed-dp-sgd", job.evaluation.partner_holdout
+    if shared:
+        rate = common_rate(job)
+    else:
+        rate = sampling_rate(batch_size=training.batch_size, units=units, held=held, unit=unit)
     if privacy.mechanism == "none":
         clip, noise = 0.0, 0.0
     else:
         delta, clip = _given(privacy.delta), _given(privacy.max_grad_norm)
-        _check_delta(delta, units=units, unit=unit)
-        _check_population(rate, units=units, unit=unit)
+        _check_delta(delta, trained=_trained(units, held), unit=unit)
+        _check_population(rate, trained=_trained(units, held), unit=unit)
         steps = training.rounds * training.local_steps
         noise = privacy.noise_multiplier or calibrate(
             target=_given(privacy.epsilon), delta=delta, sampling_rate=rate, steps=steps
@@ -179,15 +196,16 @@ def local(job: Job, *, units: int, unit: str = EXAMPLE) -> Mechanism:
 
     Args:
         job: of mechanism `client`.
-        units: training examples of the partner, or persons who have any.
+        units: examples of the partner, those held out among them, or persons who have any.
         unit: `example`, or the column that names the person.
     """
-    batch = min(job.training.batch_size, max(1, _two_digits(units)[0]))
+    known = max(1, _trained(units, job.evaluation.partner_holdout)[0])
+    batch = min(job.training.batch_size, known)
     return Mechanism(
         kind="none",
         max_grad_norm=0.0,
         noise_multiplier=0.0,
-        sampling_rate=batch / max(1, _two_digits(units)[0]),
+        sampling_rate=batch / known,
         expected_batch=batch,
         steps=job.training.local_steps,
         unit=unit,
@@ -205,9 +223,9 @@ def common_rate(job: Job) -> float:
     return job.training.batch_size / job.training.population
 
 
-def _check_population(rate: float, *, units: int, unit: str) -> None:
+def _check_population(rate: float, *, trained: tuple[int, int], unit: str) -> None:
     """A population far below what one partner holds would have it draw more than sums are exact for."""
-    known, above = _two_digits(units)
+    known, above = trained
     if rate * above > 2 * MOST_DRAWN:
         raise BadInput(
             f"expected a sampling rate that draws at most {2 * MOST_DRAWN} of the partner's {_words(unit)}, {known} in "
@@ -216,8 +234,8 @@ def _check_population(rate: float, *, units: int, unit: str) -> None:
         )
 
 
-def _check_delta(delta: float, *, units: int, unit: str) -> None:
-    known, above = _two_digits(units)
+def _check_delta(delta: float, *, trained: tuple[int, int], unit: str) -> None:
+    known, above = trained
     if delta >= 1 / above:
         raise BadInput(
             f"expected privacy.delta below 1/N = {1 / above:.3g} for the partner's {_words(unit)}, {known} in round "
@@ -227,7 +245,11 @@ def _check_delta(delta: float, *, units: int, unit: str) -> None:
 
 
 def weight(job: Job, *, units: int) -> int:
-    """How much a partner with `units` training examples, or persons, counts in the mean, from 1 to `max_weight`.
+    """How much a partner counts in the mean: as many as it has examples, or persons, to train on, up to `max_weight`.
+
+    Args:
+        job: as resolved.
+        units: all that it has, those held out among them.
 
     Guarantee: where a mechanism protects the data this depends on the count through its first two digits only, which
     the accounting publishes anyway. Persons, not rows, are counted where they are the unit: one person with many rows
@@ -235,7 +257,8 @@ def weight(job: Job, *, units: int) -> int:
     """
     if job.aggregation.weighting == "uniform":
         return 1
-    known = units if job.privacy.mechanism == "none" else _two_digits(units)[0]
+    held = job.evaluation.partner_holdout
+    known = kept(units, share=held) if job.privacy.mechanism == "none" else _trained(units, held)[0]
     return min(known, job.aggregation.max_weight)
 
 

@@ -15,13 +15,14 @@ from tacit import vector
 from tacit.errors import JobFailed
 from tacit.job import Job, TrainingSection
 from tacit.link.records import to_parcel, to_records
+from tacit.parcel import Parcel
 from tacit.privacy.mechanism import Mechanism
 from tacit.privacy.randomness import Randomness, Stream
 from tacit.secagg.keys import Secret
 from tacit.secagg.round import Party
 from tacit.tasks.image import IMAGE_CLASSIFICATION
 from tacit.tasks.task import Encoded
-from tacit.wire import TRAIN, Parcel, Refusal
+from tacit.wire import TRAIN, Refusal
 from tacit_client.app import Bench, Desk, make_client_app
 from tacit_client.book import MEMORY
 from tacit_client.ledger import DataSet, Ledger

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.job import Job
+from tacit.parcel import Parcel
 from tacit.quantize import Ring
 from tacit.secagg.bindings import advert_text, agreement_text, presence_text, session_of, share_address
 from tacit.secagg.constants import KEY, SEALED, SHARE, SIGNATURE
@@ -30,7 +31,7 @@ from tacit.secagg.messages import (
     encode,
 )
 from tacit.secagg.round import Round
-from tacit.wire import ADVERTISE, AGREE, TRAIN, TRAINING_COUNTERS, UNMASK, Ask, Invite, Letter, Parcel, Refusal, Update
+from tacit.wire import ADVERTISE, AGREE, TRAIN, TRAINING_COUNTERS, UNMASK, Ask, Invite, Letter, Refusal, Update
 from tacit.wire import SHARE as SHARE_KEYS
 from tacit_sim.attacks.cohort import JOB, Cohort
 from tacit_sim.attacks.hoard import Hoard, Seen

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tacit.parcel import Parcel
 from tacit.secagg.messages import encode
-from tacit.wire import ADVERTISE, AGREE, SHARE, TRAIN, UNMASK, Ask, Invite, Letter, Parcel, Refusal, Update
+from tacit.wire import ADVERTISE, AGREE, SHARE, TRAIN, UNMASK, Ask, Invite, Letter, Refusal, Update
 from tacit_client.masking import Standing
 from tacit_sim.attacks.cohort import JOB, OWNED, PRIVATE, SEVEN, VICTIM, Cohort, gather_cohort, job
 from tacit_sim.attacks.outcome import Outcome, join

@@ -180,7 +180,7 @@ def _check(job: Job, canaries: int, fault: str | None) -> None:
 def _planned(world: World) -> float:
     """Epsilon of the whole run, of the partner that will spend most."""
     job = world.job
-    mechanisms = {plan(job, units=len(rows)) for rows, _ in world.parts}
+    mechanisms = {plan(job, units=len(rows) + len(held)) for rows, held in world.parts}
     steps = job.training.rounds * job.training.local_steps
     events = [mechanism.event().model_copy(update={"steps": steps}) for mechanism in mechanisms]
     return max(epsilon((event,), delta=job.privacy.delta or 0.0) for event in events)
@@ -188,7 +188,7 @@ def _planned(world: World) -> float:
 
 def _alone(world: World, *, guesses: int, canaries: int) -> Ideal:
     job = world.job
-    mechanism = plan(job, units=len(world.parts[0][0]))
+    mechanism = plan(job, units=sum(map(len, world.parts[0])))
     # Of a noise in shares that of the honest partners is counted, and that of all is there.
     n = min(job.aggregation.cohort or len(world.parts), len(world.parts))
     more = math.sqrt(n / job.aggregation.honest(n)) if job.shares_noise else 1.0

@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from tacit.errors import JobFailed
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 from tacit_client.keys import Keys
 from tacit_client.link import Link
 from tacit_client.node import Node
