@@ -101,7 +101,7 @@ def check(path: Path, new: SignedRoster, *, keys: Keys) -> SignedRoster | None:
     if known is not None and new.version < known.version:
         raise BadInput(
             f"expected a list of partners of version {known.version} or later, found version {new.version}",
-            hint="ask the server's operator whether an older roster.db was put back, with partners removed since; where "
+            hint="ask the server's operator whether an older roster.db was put back, with partners removed since; if "
             f"no list of version {known.version} was ever meant, delete {path}: what was accepted stays accepted",
         )
     if known is not None and new.version == known.version and new != known:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import BadInput
+from tacit.parcel import Parcel
 from tacit.privacy.events import Event
 from tacit.privacy.grid import Grid
 from tacit.privacy.mechanism import Mechanism, common_rate, plan
@@ -23,7 +24,7 @@ from tacit.secagg import block, server
 from tacit.secagg.abort import Abort
 from tacit.secagg.round import Round
 from tacit.step import STEP, Step
-from tacit.wire import ADVERTISE, AGREE, SHARE, UNMASK, Ask, Invite, Letter, Parcel, Update
+from tacit.wire import ADVERTISE, AGREE, SHARE, UNMASK, Ask, Invite, Letter, Update
 from tacit_server.replies import Answers, Replies, check_events
 from tacit_server.secagg import Cohort, letters, note, place_of
 from tacit_server.update import ServerOptimizer

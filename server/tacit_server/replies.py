@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from tacit.errors import BadInput
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.events import Event
 from tacit.quantize import Ring
 from tacit.scores import Scores
 from tacit.secagg.abort import Abort, Stage
 from tacit.secagg.messages import MaskedVector
-from tacit.wire import TRAINING_COUNTERS, Ask, Parcel, Refusal, Statement, Update
+from tacit.wire import TRAINING_COUNTERS, Ask, Refusal, Statement, Update
 from tacit_server.transport import Failure
 
 __all__ = ["Answers", "Judged", "Replies", "check_events", "collect", "listen", "mean", "tally"]

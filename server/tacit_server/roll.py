@@ -10,7 +10,8 @@ from contextlib import suppress
 from flwr.serverapp import Grid
 
 from tacit.errors import BadInput
-from tacit.wire import HELLO, Hello, Parcel
+from tacit.parcel import Parcel
+from tacit.wire import HELLO, Hello
 from tacit_server.transport import News, exchange
 
 __all__ = ["Roster", "ask_names", "present"]

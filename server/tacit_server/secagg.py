@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tacit.errors import BadInput
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.mechanism import plan
 from tacit.secagg import server
 from tacit.secagg.abort import Abort
@@ -22,20 +23,7 @@ from tacit.secagg.graph import edge_chance
 from tacit.secagg.keys import PublicKey
 from tacit.secagg.messages import MaskedVector
 from tacit.secagg.round import Member, Purpose, Round
-from tacit.wire import (
-    ADVERTISE,
-    AGREE,
-    EVALUATE,
-    SHARE,
-    TRAIN,
-    TRAINING_COUNTERS,
-    UNMASK,
-    Ask,
-    Invite,
-    Letter,
-    Parcel,
-    Update,
-)
+from tacit.wire import ADVERTISE, AGREE, EVALUATE, SHARE, TRAIN, TRAINING_COUNTERS, UNMASK, Ask, Invite, Letter, Update
 from tacit_server.replies import Answers, Judged, Replies, check_events
 from tacit_server.whole import check_shares
 

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from tacit.errors import BadInput, JobFailed
 from tacit.link.records import to_parcel, to_records
-from tacit.wire import Parcel
+from tacit.parcel import Parcel
 
 __all__ = ["Failure", "News", "exchange", "wait_for_nodes"]
 

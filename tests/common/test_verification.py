@@ -13,7 +13,7 @@ from tacit import verification
 from tacit.attestation import canonical, load, pretty
 from tacit.consistency import check_stated
 from tacit.errors import BadInput
-from tacit.link.words import words
+from tacit.link.words import words as spoken
 from tacit.privacy.mechanism import plan
 from tacit.secagg.keys import PublicKey, identity_of
 from tacit.statement import privacy_of, run_of
@@ -74,7 +74,7 @@ def test_without_other_keys_the_fingerprints_are_shown_and_not_called_right(whol
     found = [each for each in verify(whole, where="it") if each.about.startswith("key of")]
     assert [each.about for each in found] == ["key of the server", "key of a", "key of b", "key of gone"]
     assert all(each.holds is None and "not compared" in each.said for each in found)
-    assert words(identity_of(SERVER)) in found[0].said  # people compare by telephone
+    assert spoken(identity_of(SERVER)) in found[0].said  # people compare by telephone
 
 
 def _no(value: Value) -> None:
