@@ -13,6 +13,7 @@ from tacit.errors import BadInput
 from tacit.link.enrolment import fingerprint
 from tacit.link.invitation import Invitation
 from tacit.link.names import check_name
+from tacit.link.words import words
 from tacit_server.config import ServerConfig
 from tacit_server.enrol import invite
 from tacit_server.folder import Folder
@@ -123,20 +124,23 @@ def _partners(args: argparse.Namespace) -> int:
     elif not rows:
         print(f"nobody was invited yet: tacit-server invite {args.folder} PARTNER")
     else:
-        _print_table([_HEAD, *(_cells(row, now=now) for row in rows)])
+        _print_table([_HEAD, *(line for row in rows for line in _lines(row, now=now))])
     return 0
 
 
 _HEAD = ("NAME", "STATE", "ONLINE", "DEVICE", "LAST SEEN", "IDENTITY")
 
 
-def _cells(row: PartnerRow, *, now: datetime) -> tuple[str, ...]:
+def _lines(row: PartnerRow, *, now: datetime) -> list[tuple[str, ...]]:
+    """The identity stands there twice, as digits and below them as words, as partners see it."""
     state: str = row.state
     if row.state == "invited" and row.expires is not None:
         state = f"invited until {row.expires:{_MOMENT}}" if now < row.expires else "invitation expired"
     seen = "never" if row.last_seen is None else format(row.last_seen, _MOMENT)
-    identity = "-" if row.identity is None else fingerprint(row.identity)
-    return row.name, state, "yes" if row.online else "no", row.device or "-", seen, identity
+    first = row.name, state, "yes" if row.online else "no", row.device or "-", seen
+    if row.identity is None:
+        return [(*first, "-")]
+    return [(*first, fingerprint(row.identity)), (*("" for _ in first), words(row.identity))]
 
 
 def _print_table(lines: list[tuple[str, ...]]) -> None:
@@ -157,6 +161,7 @@ def _as_json(row: PartnerRow) -> dict[str, Any]:
         "invitation_expires": _iso(row.expires),
         "identity": None if row.identity is None else row.identity.hex(),
         "fingerprint": None if row.identity is None else fingerprint(row.identity),
+        "words": None if row.identity is None else words(row.identity),
     }
 
 
