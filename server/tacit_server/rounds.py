@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from tacit.errors import JobFailed
 from tacit.job import Job
 from tacit.metrics import Counters
+from tacit.parcel import Parcel
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit.privacy.randomness import Randomness
 from tacit.quantize import Ring
-from tacit.wire import EVALUATE, STATEMENT, TRAIN, Ask, Hello, Parcel, Statement
+from tacit.wire import EVALUATE, STATEMENT, TRAIN, Ask, Hello, Statement
 from tacit_server.block import train_block
 from tacit_server.checkpoint import Best, RunState
 from tacit_server.replies import Answers, Judged, Replies, collect, listen, tally
@@ -254,6 +255,7 @@ def _judge(grid: Grid, setup: Setup, ask: Ask, cohort: Roster) -> Judged:
 def _close(grid: Grid, setup: Setup, state: RunState, roster: Roster) -> RunState:
     """Ask every partner's ledger, so that a round whose reply was lost is counted too."""
     ask = _ask(setup, state, max(state.round, 1), cohort=len(roster))
+    ask = replace(ask, vector=np.empty(0, dtype=np.float32))  # nobody computes anything for it
     said = listen(_answers(grid, setup, ask, STATEMENT, roster), ask=ask)
     for partner in roster.values():
         setup.hear(partner, said.get(partner.name, _SILENT))

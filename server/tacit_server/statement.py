@@ -12,6 +12,7 @@ from typing import Any
 from tacit import wire
 from tacit.attestation import LONGEST, load, pretty, read, sign
 from tacit.code import installed
+from tacit.consistency import check_stated
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.page import page
@@ -31,7 +32,6 @@ from tacit.statement import (
     run_of,
 )
 from tacit.terminal import plain
-from tacit.verification import check_stated
 from tacit_server.checkpoint import RunState, write_atomic
 
 __all__ = ["Close", "attest", "write"]
@@ -85,6 +85,10 @@ def attest(
     """
     run, keys = run_of(job, run=state.run), {**identities, **close.keys}
     code = installed("tacit", "tacit_server")
+    parties = tuple(
+        _party(name, job, state, run=run, said=close.said.get(name, _ABSENT), key=keys.get(name), server=key)
+        for name in _names(state, close)
+    )
     statement = ServerStatement(
         made=f"{now:%Y-%m-%dT%H:%MZ}",
         server=identity_of(key).hex(),
@@ -96,15 +100,13 @@ def attest(
             abandoned=result["rounds_failed"],
             attempts=state.attempt,
         ),
-        privacy=privacy_of(job, state.events.values(), secure_noise=result["privacy"]["secure_noise"]),
+        # Of everybody who is named: one without any event may have told exact counts.
+        privacy=privacy_of(job, [party.events for party in parties], secure_noise=result["privacy"]["secure_noise"]),
         secure=job.aggregation.secure,
         threshold=result["aggregation"]["threshold"],
         metrics=_metrics(result["metrics"]),
         model=ModelStated(sha256=model),
-        parties=tuple(
-            _party(name, job, state, run=run, said=close.said.get(name, _ABSENT), key=keys.get(name), server=key)
-            for name in _names(state, close)
-        ),
+        parties=parties,
     )
     return sign(statement, key=key)
 
