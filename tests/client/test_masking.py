@@ -294,7 +294,7 @@ def test_an_update_is_released_once(circle, site):
     place = site("p0")
     standing, _ = take_part(asks["p0"], place, Trainer(), circle.standings["p0"])
     assert isinstance(standing.state, Masked)
-    trainer, event = Trainer(), plan(circle.job, units=N).event()
+    trainer, event = Trainer(), plan(circle.job, units=place.units).event()
     for ask in (asks["p0"], replace(asks["p0"], inbox=asks["p1"].inbox)):
         with _aborts(Stage.MASK, Reason.ORDER):
             take_part(ask, place, trainer, standing)

@@ -31,7 +31,7 @@ KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 
 torch.set_num_threads(1)
 
-N = 64
+N, HELD = 64, 7  # a tenth of them all, as the job says
 SECRET = 31337.0  # planted in data, models and updates; must show nowhere
 
 
@@ -52,11 +52,11 @@ def _trainer(job: Job) -> Trainer:
 
 def _site(path, *, name: str = "p", randomness: Randomness | None = None) -> Site:
     generator = torch.Generator().manual_seed(1)
-    data = Encoded((torch.randn(N + 10, 4, generator=generator),), torch.arange(N + 10) % 3)
+    data = Encoded((torch.randn(N + HELD, 4, generator=generator),), torch.arange(N + HELD) % 3)
     return Site(
         name=name,
         train=Shard(data, torch.arange(N)),
-        holdout=Shard(data, torch.arange(N, N + 10)),
+        holdout=Shard(data, torch.arange(N, N + HELD)),
         ledger=Ledger(path, partner=name, key=KEY, dataset=DATA),
         randomness=randomness or Randomness(3),
     )
@@ -120,7 +120,7 @@ def test_training_that_fails_is_charged(tmp_path, make_job, monkeypatch, error):
     monkeypatch.setattr(Trainer, "train", fail)
     with pytest.raises(type(error)):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == (plan(job, units=N).event(),)
+    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == (plan(job, units=N + HELD).event(),)
 
 
 def test_a_job_that_the_data_can_not_serve_costs_nothing(tmp_path, make_job):
@@ -141,7 +141,7 @@ def test_a_ledger_that_can_not_be_written_stops_the_training(tmp_path, make_job,
 
 def test_an_update_states_every_release_of_the_run_and_of_no_other(tmp_path, make_job):
     path, job = tmp_path / "ledger.db", make_job()
-    event, trainer = plan(job, units=N).event(), _trainer(job)
+    event, trainer = plan(job, units=N + HELD).event(), _trainer(job)
     _update(_ask(job, run="before"), _site(path), trainer)
     for done in (1, 2, 3):
         site = _site(path)  # as after a restart
@@ -208,7 +208,7 @@ def test_an_update_that_is_not_finite_is_charged_and_stays(tmp_path, make_job, m
     monkeypatch.setattr(Trainer, "train", lambda self, start, *a, **k: np.full_like(start, np.nan))
     with pytest.raises(BadInput, match=r"^expected an update of finite numbers, found NaN or infinity$"):
         _update(_ask(job), _site(path), _trainer(job))
-    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == (plan(job, units=N).event(),)
+    assert Ledger(path, partner="p", key=KEY, dataset=DATA).events() == (plan(job, units=N + HELD).event(),)
 
 
 def test_the_learning_rate_is_that_of_the_round(tmp_path, make_job):
@@ -245,11 +245,11 @@ def test_judging_uses_the_held_out_examples_and_costs_nothing(tmp_path, make_job
     site = _site(tmp_path / "ledger.db")
     _, score = judge(_ask(job), site, _trainer(job), Standing(), classes=3)
     network, right = _network().eval(), 0
-    for row in range(N, N + 10):
+    for row in range(N, N + HELD):
         right += int(network(site.holdout.data.inputs[0][row]).argmax()) == int(site.holdout.data.targets[row])
     assert (len(score.vector.update), score.events) == (0, ())
     counters = Counters.from_vector(score.vector.counters, classes=3)
-    assert counters.confusion.sum() == 10
+    assert counters.confusion.sum() == HELD
     assert counters.confusion.trace() == right
     assert site.ledger.events() == ()
 

@@ -203,7 +203,9 @@ def test_no_person_moves_the_sum_by_more_than_the_clip_norm(rows, most):
 
 def test_event_ledger_update_and_result_name_the_unit(tmp_path, make_job):
     data, owners = _patients(with_big=True)
-    job = make_job("training.batch_size=4", "privacy.delta=1e-3", "aggregation.secure=false")
+    job = make_job(
+        "training.batch_size=4", "privacy.delta=1e-3", "aggregation.secure=false", "evaluation.partner_holdout=0.0"
+    )
     shard = Case(nn.Linear(4, 3), data, private(unit="patient_id"), sgd(), owners=owners, most=2).shard
     ledger = Ledger(
         tmp_path / "ledger.db", partner="p", key=Secret(bytes(32)), dataset=DataSet("f" * 64, unit="patient_id")

@@ -48,6 +48,12 @@ def _network() -> nn.Module:
 D = vector.size(_network())
 
 
+@pytest.fixture(scope="session")
+def make_job(make_job):
+    """Partners hold nothing out."""
+    return lambda *changes, **rest: make_job("evaluation.partner_holdout=0.0", *changes, **rest)
+
+
 def _trainer() -> Trainer:
     return Trainer(_network(), task=TASK, private=False, device=torch.device("cpu"), max_physical_batch=32)
 
