@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tacit.errors import BadInput
 from tacit.metrics import Counters
 from tacit.parcel import Parcel
-from tacit.privacy.events import Event
+from tacit.privacy.events import Event, merge
 from tacit.quantize import Ring
 from tacit.scores import Scores
 from tacit.secagg.abort import Abort, Stage
@@ -24,6 +24,10 @@ from tacit_server.transport import Failure
 __all__ = ["Answers", "Judged", "Replies", "check_events", "collect", "listen", "mean", "tally"]
 
 Answers = Iterable[tuple[str, Parcel | Failure]]
+
+_MOST_KINDS = (
+    16  # mechanisms of one partner in a run: one of training, one of evaluation, others where its data changed
+)
 
 
 @dataclass
@@ -198,7 +202,13 @@ def _stated(parcel: Parcel | Failure, *, name: str, ask: Ask) -> Statement | str
 
 
 def check_events(events: tuple[Event, ...], *, ask: Ask) -> None:
-    """Raises BadInput where a partner tells of more steps, or evaluations, than it was ever asked for."""
+    """Raises BadInput where a partner tells of more steps, or evaluations, than it was ever asked for, or of so many
+    mechanisms that to account for them would keep everybody waiting."""
+    if (kinds := len(merge(events))) > _MOST_KINDS:
+        raise BadInput(
+            f"expected at most {_MOST_KINDS} mechanisms in the events, found {kinds}",
+            hint="install the same version of tacit on both sides",
+        )
     rounds = ask.round * ask.attempt
     judged = sum(event.steps for event in events if event.kind == "metrics")
     steps = sum(event.steps for event in events) - judged

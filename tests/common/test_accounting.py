@@ -180,3 +180,14 @@ def test_what_would_take_gigabytes_to_add_up_is_infinite(rate, noise, steps):
 
 def test_a_large_epsilon_that_can_be_added_up_is_a_number():
     assert 100 < epsilon([_event(0.05, 0.5, 3000)], delta=DELTA) < 200
+
+
+@pytest.mark.parametrize("steps", [1, 1000])
+@pytest.mark.parametrize("noise", [1.0, 1e9, 1.1e9, 1e154, 1e155, 1.79e308])
+@pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e-30, 1e-9, 1.0])
+def test_there_is_an_answer_for_whatever_a_stranger_tells(rate, noise, steps):
+    """Guarantee: noise and rates that no numbers hold end nothing, and cost no less than those that are held."""
+    found = epsilon((_event(rate, noise, steps),), delta=DELTA)
+    assert 0.0 <= found < math.inf or (rate, noise, steps) == (1.0, 1.0, 1000)
+    if noise >= 1e9 or rate <= 1e-9:
+        assert found < 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scripted import EVENT, D, Script, hello, score, sums, update
 
 from tacit.parcel import Parcel
+from tacit.privacy.events import Event
 from tacit.wire import Ask, Refusal, Statement
 
 
@@ -95,3 +97,32 @@ def test_a_bad_statement_leaves_what_the_replies_said(run):
 def test_a_crash_at_the_statement_leaves_what_the_replies_said(run):
     state, _ = run(Script(statement=lambda name, ask: 1 / 0))
     assert state.events == {"p0": (EVENT,), "p1": (EVENT,), "p2": (EVENT,)}
+
+
+TOLD = {
+    "noise beyond numbers": [EVENT.model_copy(update={"noise_multiplier": 1.7e308})],
+    "a rate beyond numbers": [EVENT.model_copy(update={"sampling_rate": 5e-324})],
+    "unprotected": [Event(kind="none", sampling_rate=0.5, noise_multiplier=0.0, steps=1)],
+    "of several units": [EVENT.model_copy(update={"steps": 1, "unit": unit}) for unit in ("example", "patient")],
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_whatever_a_partner_says_it_released_the_rounds_go_on(run, what):
+    def train(name: str, ask: Ask) -> Any:
+        return replace(update(name), events=tuple(TOLD[what])) if name == "p1" else update(name)
+
+    state, _ = run(Script(train=train, statement=lambda n, a: Statement(n, tuple(TOLD[what]))))
+    assert [line["status"] for line in state.history] == ["done", "done"]
+
+
+def test_a_partner_that_tells_of_a_hundred_mechanisms_is_left_out(run):
+    """Each takes seconds to account for, in every round."""
+    many = tuple(EVENT.model_copy(update={"steps": 1, "noise_multiplier": 1.0 + i / 1000}) for i in range(100))
+
+    def train(name: str, ask: Ask) -> Any:
+        return replace(update(name), events=many) if name == "p1" else update(name)
+
+    state, _ = run(Script(train=train), "aggregation.threshold=2", "training.local_steps=100")
+    for line in state.history:
+        assert line["failures"] == {"p1": "expected at most 16 mechanisms in the events, found 100"}

@@ -26,6 +26,7 @@ _CEILING = 50.0
 _STEP = 1e-4  # discretisation of the privacy loss; dp-accounting's default
 _PRECISION = 1e-3  # of a calibrated noise multiplier, relative; always rounded towards more noise
 _LARGEST = 1e4  # noise multiplier above which calibration gives up
+_MOST_NOISE, _LEAST_RATE = 1e9, 1e-30  # beyond these dp-accounting's numbers overflow; they cost nothing either way
 
 
 def epsilon(events: Iterable[Event], *, delta: float) -> float:
@@ -36,7 +37,8 @@ def epsilon(events: Iterable[Event], *, delta: float) -> float:
     epsilon is in the thousands and takes minutes to compute. So do events of which a part alone costs more than anybody
     would promise: whoever proposes them chooses how many gigabytes an exact figure would take. Events of different
     units give infinity too: each speaks of other neighbouring data sets, and no one number holds for all of them. No
-    events give 0.
+    events give 0. There is an answer for whatever events a stranger tells: of noise and rates beyond what numbers hold,
+    the worse ones that they do hold are counted.
     """
     merged = merge(events)
     if len({event.unit for event in merged}) > 1:
@@ -80,8 +82,9 @@ def _composed(rate: float, noise_multiplier: float, steps: int) -> pld.PrivacyLo
 
 @lru_cache(maxsize=1024)
 def _one(rate: float, noise_multiplier: float) -> pld.PrivacyLossDistribution:
+    noise, chance = min(noise_multiplier, _MOST_NOISE), max(rate, _LEAST_RATE)
     return pld.from_gaussian_mechanism(
-        noise_multiplier, sampling_prob=rate, value_discretization_interval=_STEP, use_connect_dots=True
+        noise, sampling_prob=chance, value_discretization_interval=_STEP, use_connect_dots=True
     )
 
 
