@@ -99,7 +99,7 @@ def read_passphrase(path: Path) -> Passphrase:
     beginning, and not for one with other letters in place of those that can not be read.
 
     Raises:
-        BadInput: no such file, not one line of UTF-8, a passphrase too short or too long, or one that is open to others.
+        BadInput: no such file, not one line of UTF-8, a passphrase too short or too long, or one open to others.
     """
     try:
         with path.open("rb") as file:

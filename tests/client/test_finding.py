@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +41,7 @@ def test_a_look_is_skipped_where_and_only_where_what_it_needs_failed(first, seco
 
 def test_what_the_system_refuses_is_a_fail_and_the_next_look_goes_on():
     checkup = Checkup()
-    checkup.look("one", lambda: open("/nowhere/at all"))
+    checkup.look("one", lambda: Path("/nowhere/at all").stat())
     checkup.look("two", lambda: _look("ok"))
     assert [finding.verdict for finding in checkup.findings] == ["FAIL", "ok"]
     assert checkup.findings[0].found.endswith("found: No such file or directory at /nowhere/at all")

@@ -203,7 +203,7 @@ def test_the_folder_that_one_stands_in(scans: Path, monkeypatch) -> None:
     monkeypatch.chdir(scans)
     assert _seal(Path()) == scans.with_name("scans.sealed")
     monkeypatch.chdir(scans.with_name("scans.sealed"))
-    with pytest.raises(BadInput, match="expected nothing at .*scans, found something"):
+    with pytest.raises(BadInput, match=r"expected nothing at .*scans, found something"):
         open_sealed(Path(), out=None, lock=KEY, remove=False)
     scans.rename(scans.with_name("away"))
     assert _tree(open_sealed(Path(), out=None, lock=KEY, remove=False).out) == before

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import unicodedata
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 

@@ -103,6 +103,11 @@ def _member(content: Content, name: str, screen: Screen) -> NDArray[np.generic]:
         with content.seekable() as stream, np.load(stream, allow_pickle=False) as archive:
             member: NDArray[np.generic] = archive[name]
     except _BROKEN_NPZ as error:
+        if isinstance(error, ValueError) and "pickle" in str(error):  # what numpy says of objects
+            raise BadInput(
+                f"expected numbers or texts, found an array of objects as {name} of {content}",
+                hint="save it as text with .astype(str), or as numbers of one type",
+            ) from None
         raise corrupt(content, kind="npz") from error
     if name not in screen.pseudonymise:
         return member

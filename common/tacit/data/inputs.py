@@ -100,7 +100,7 @@ def _numbers(values: NDArray[Any], *, place: str) -> NDArray[np.float32]:
     """Numbers, texts of numbers or equally long lists of numbers as float32 `[n, features]`."""
     try:
         found = np.asarray(values.tolist(), dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         row = next((i for i, value in enumerate(values.tolist(), start=1) if not _numeric(value)), None)
         where = "rows of several lengths" if row is None else f"something else in row {row}"
         # "from None": the parser's message shows the value
@@ -118,7 +118,7 @@ def _numbers(values: NDArray[Any], *, place: str) -> NDArray[np.float32]:
 def _numeric(value: Any) -> bool:
     try:
         np.asarray(value, dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return False
     return True
 

@@ -45,7 +45,7 @@ def index(
 
     Args:
         values: labels `[n]` or `[n, 1]`, numbers or text.
-        classes: the known classes, told by their `text`; None takes the distinct labels, sorted, whole numbers by value.
+        classes: the known ones, told by their `text`; None takes the distinct labels, sorted, whole numbers by value.
         place: where the labels stand, for messages.
 
     Returns:

@@ -12,7 +12,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -36,11 +36,7 @@ def delimited(content: Content, *, delimiter: str, screen: Screen) -> Source:
         BadInput: empty, corrupt, two columns of one name, or (on `take`) a row that does not fit the header.
     """
     header = next(_rows(content, delimiter), [])
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise BadInput(
-            f"expected one column of each name, found {twice[0]} twice in {content}", hint="rename one of them"
-        )
+    _check_once(header, content)
     return Source(str(content), tuple(header), lambda names: _fields(content, delimiter, header, names, screen))
 
 
@@ -64,7 +60,7 @@ def parquet(content: Content, *, screen: Screen) -> Source:
     """A parquet file.
 
     Raises:
-        BadInput: truncated or corrupt.
+        BadInput: truncated or corrupt, or two columns of one name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -73,16 +69,25 @@ def parquet(content: Content, *, screen: Screen) -> Source:
         try:
             with content.seekable() as stream:
                 table = pq.read_table(stream, columns=list(names))
-        except (pa.ArrowException, OSError) as error:
+            return {name: _array(table.column(name), name=name, screen=screen) for name in names}
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: values out of range
             raise corrupt(content, kind="parquet") from error
-        return {name: _array(table.column(name), name=name, screen=screen) for name in names}
 
     try:
         with content.seekable() as stream:
             columns = tuple(pq.read_schema(stream).names)
     except (pa.ArrowException, OSError) as error:
         raise corrupt(content, kind="parquet") from error
+    _check_once(columns, content)
     return Source(str(content), columns, take)
+
+
+def _check_once(names: Sequence[str], content: Content) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(
+            f"expected one column of each name, found {twice[0]} twice in {content}", hint="rename one of them"
+        )
 
 
 def _array(column: Any, *, name: str, screen: Screen) -> NDArray[np.generic]:
@@ -126,7 +131,7 @@ def _rows(content: Content, delimiter: str) -> Iterator[list[str]]:
         raise BadInput(
             f"expected fields separated by {delimiter!r}, found a break of that form in line {reader.line_num} "
             f"of {content}: {error}",
-            hint="close every double quote and double those inside a quoted field",
+            hint="close every double quote and double those inside a quoted field; one has at most 131,072 letters",
         ) from error
 
 
@@ -149,7 +154,9 @@ def _fields(content: Content, delimiter: str, header: list[str], names: tuple[st
 def _object(line: str, number: int, content: Content) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+        if "\\u" in line:
+            json.dumps(found, ensure_ascii=False).encode()  # half of a pair of escapes is no letter
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"expected a JSON object in every line, found broken JSON in line {number} of {content}",
             hint="write one complete object a line",
