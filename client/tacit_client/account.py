@@ -26,12 +26,13 @@ def account(tally: Tally, *, name: str, policy: PolicySection) -> dict[str, Any]
         policy: the limits.
 
     Returns:
-        `name`, `delta`, `limit`, `budgets`, and once more what the budget in use has: `dataset`, `unit`, `spent` and
-        `remaining` epsilon, `unprotected_steps`, `unfinished`, `one_more`, `runs`. A budget is named by the fingerprint
-        of its first data set (`dataset`); `datasets` are all that are charged to it. `one_more` says what another
-        job like the last would come to: `run`, `epsilon` after it, `within` the limit. Each of `runs` has `run`, `job`,
-        `releases`, `unfinished`, `first`, `last` (ISO 8601, UTC), `epsilon` by itself, `unprotected_steps`. Epsilon
-        is None where nothing bounds it. Epsilons of runs do not add up: together they cost less than their sum.
+        `name`, `delta`, `limit`, `max_exact_evaluations`, `budgets`, and once more what the budget in use has:
+        `dataset`, `unit`, `spent` and `remaining` epsilon, `unprotected_steps`, `exact_evaluations`, which are outside
+        of epsilon, `unfinished`, `one_more`, `runs`. A budget is named by the fingerprint of its first data set
+        (`dataset`); `datasets` are all that are charged to it. `one_more` says what another job like the last would
+        come to: `run`, `epsilon` after it, `within` the limit. Each of `runs` has `run`, `job`, `releases`,
+        `unfinished`, `first`, `last` (ISO 8601, UTC), `epsilon` by itself, `unprotected_steps`. Epsilon is None where
+        nothing bounds it. Epsilons of runs do not add up: together they cost less than their sum.
     """
     known = tally.datasets()
     roots = list(dict.fromkeys(known.values()))
@@ -43,6 +44,7 @@ def account(tally: Tally, *, name: str, policy: PolicySection) -> dict[str, Any]
         "name": name,
         "delta": policy.delta,
         "limit": policy.epsilon_limit,
+        "max_exact_evaluations": policy.max_exact_evaluations,
         **{key: value for key, value in shown.items() if key not in ("datasets", "in_use")},
         "budgets": budgets,
     }
@@ -83,6 +85,7 @@ def _budget(tally: Tally, root: DataSet | None, policy: PolicySection) -> dict[s
         "spent": _number(spent),
         "remaining": max(0.0, policy.epsilon_limit - spent),
         "unprotected_steps": _unprotected(events),
+        "exact_evaluations": 0 if root is None else tally.judged(root),
         "unfinished": sum(spell.unconfirmed for spell in spells),
         "one_more": _one_more(events, spells, policy),
         "runs": [_run(policy, spell) for spell in spells],
@@ -125,7 +128,8 @@ def _head(found: dict[str, Any], budget: dict[str, Any]) -> list[str]:
         lines.append(f"unfinished {budget['unfinished']} rounds were charged and not finished; they count")
     if budget["unprotected_steps"]:
         lines.append(f"unprotected  {budget['unprotected_steps']} steps, which no epsilon describes")
-    return lines
+    told, most = budget["exact_evaluations"], found["max_exact_evaluations"]
+    return [*lines, f"evaluations  {told} of at most {most} with exact counts, outside of epsilon"]
 
 
 def _runs(runs: Sequence[dict[str, Any]]) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.events import Event
 from tacit.privacy.metrics import Price, evaluations, price
 from tacit_client.config import PolicySection
-from tacit_client.train import Shard
+
+if TYPE_CHECKING:  # commands that show the budget need no torch
+    from tacit_client.train import Shard
 
 __all__ = ["REPEATS", "check_exact", "evaluations_left", "price_of", "rounds_left"]
 
@@ -57,8 +61,8 @@ def check_exact(job: Job, rules: PolicySection, *, in_run: int, ever: int) -> No
     """
     if ever >= rules.max_exact_evaluations:
         raise BadInput(
-            f"expected at most {rules.max_exact_evaluations} evaluations with exact counts over the life of the data by "
-            "this partner's policy, found one more asked for",
+            f"expected at most {rules.max_exact_evaluations} evaluations with exact counts over the life of the data "
+            "by this partner's policy, found one more asked for",
             hint="set evaluation.partner_holdout = 0.0, or have the partner set metrics_epsilon",
         )
     if in_run >= (most := evaluations(job) + REPEATS):

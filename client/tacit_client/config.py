@@ -44,6 +44,9 @@ class DataSection(_Section):
     """Column or columns, or the array, to learn from."""
     label: Text | None = None
     """Column or array of labels."""
+    labels: tuple[Text, ...] = ()
+    """Classes that a job has to know, whichever of them are here. Left out: those that are here, so that a server that
+    leaves one out of a job learns from the refusal that it is."""
     image_size: PositiveInt | None = None
     """Height and width in pixels that images are resized to."""
     unit: Text | None = None

@@ -72,6 +72,7 @@ def _books(
         if ledger.said is not None:
             held.callback(ledger.said.value.close)
         checkup.look("budget", books.remains, folder, ledger)
+        checkup.look("evaluations", books.evaluations, folder, ledger)
         audit = checkup.look("audit log", books.audit, folder, keys)
         checkup.look("mark", books.server_mark, keys, greeted, ledger, audit)
 

@@ -204,6 +204,7 @@ device = "auto"                      # auto | cpu | cuda | cuda:1 | mps
 format = "auto"
 # input = "image"                    # column, or columns separated by commas, or array to learn from
 # label = "diagnosis"                # column or array of labels
+# labels = ["benign", "malignant"]   # classes that a job must know, whichever are here: a refusal then tells of none
 # image_size = 28                    # images are resized to so many pixels a side
 # unit = "patient_id"                # column that names the person: all rows of one are protected together
 # max_per_unit = 1                   # rows of one person in a step of training

@@ -24,7 +24,7 @@ from tacit_client.site import Folder
 CHECKS = (
     "versions", "site.toml", "disk", "process", "keys", "files", "certificate", "authority", "server name",
     "server port", "handshake", "admission", "clock", "device", "memory", "data", "classes", "examples", "ledger",
-    "budget", "audit log", "mark", "partners kept", "partners now", "peers", "rules",
+    "budget", "evaluations", "audit log", "mark", "partners kept", "partners now", "peers", "rules",
 )  # fmt: skip
 
 

@@ -17,9 +17,9 @@ from tacit_client.ledger import DataSet
 from tacit_client.mark import Mark, check_ledger, check_log, kept, key_of
 from tacit_client.site import Folder
 
-__all__ = ["audit", "ledger", "remains", "server_mark"]
+__all__ = ["audit", "evaluations", "ledger", "remains", "server_mark"]
 
-_LITTLE = 0.1  # share of the limit below which the end is near
+_LITTLE = 0.1  # share of a limit below which the end is near
 
 
 def ledger(folder: Folder, keys: Keys, data: Data) -> Said[Budget]:
@@ -54,6 +54,25 @@ def remains(folder: Folder, budget: Budget) -> Said[None]:
     policy.check_day(rules, today=budget.today())
     if limit - spent < _LITTLE * limit:
         return Said(f"{words}: little is left", None, "warn", "see tacit-client budget DIR; soon jobs will be refused")
+    return Said(words, None)
+
+
+def evaluations(folder: Folder, budget: Budget) -> Said[None]:
+    """What scores over held-out examples tell, and how often they were told with exact counts."""
+    rules, told = folder.config.policy, budget.judged
+    most = rules.max_exact_evaluations
+    if rules.metrics_epsilon is not None:
+        before = f"; {told} before had exact counts, which are outside of it" if told else ""
+        return Said(
+            f"those of one job cost at most epsilon {rules.metrics_epsilon:g}, which the budget counts{before}", None
+        )
+    if not rules.max_holdout or not most:
+        return Said("none: site.toml lets no job judge its model here", None)
+    words = f"{told} of at most {most} with exact counts, which are outside of every epsilon"
+    if most - told < _LITTLE * most:
+        return Said(
+            words, None, "warn", "set policy.metrics_epsilon in site.toml; without it, evaluations will soon be refused"
+        )
     return Said(words, None)
 
 
