@@ -22,6 +22,7 @@ from tacit.data import files
 from tacit.data.examples import Examples
 from tacit.data.fingerprint import fingerprint
 from tacit.data.labels import text
+from tacit.data.source import listed
 from tacit.data.splits import holdout
 from tacit.errors import BadInput
 from tacit.job import Job
@@ -75,7 +76,8 @@ class Data:
         fingerprint: of the content, 64 hexadecimal digits; the same whether sealed, renamed or neither.
 
     Raises:
-        BadInput: the files can not be read or used; in full, for the partner's eyes.
+        BadInput: the files can not be read or used, or have classes that `labels` of site.toml leaves out; in full, for
+            the partner's eyes.
 
     Guarantee: writes nothing; no repr or message shows an example. Nothing of a column in `drop` is kept, and of one in
     `pseudonymise` only hashes under a key derived from `key`, which stays here.
@@ -97,6 +99,7 @@ class Data:
             secret=hmac.digest(key, _PSEUDONYMS, "sha256"),
             lock=lock,
         )
+        self._needed = _needed(self._examples.classes, section)
         self._names = None if section.unit is None else self._examples.columns[section.unit].tolist()
         self.units = len(self) if self._names is None else len(set(number(self._names).tolist()))
         self.fingerprint = fingerprint(path, lock=lock, format=section.format, input=section.input, label=section.label)
@@ -120,8 +123,8 @@ class Data:
         """The examples for `job`.
 
         Raises:
-            BadInput: files that were changed or have vanished since they were read, a class that the job does not
-                know, data that does not fit its task, a task that is not installed here. For the server's eyes.
+            BadInput: files that were changed or have vanished since they were read, a class that the job has to know
+                and does not, data that does not fit its task, a task that is not installed here. For the server's eyes.
 
         Guarantee: the split depends on the number of examples, the job's `partner_holdout` and the key alone, so that
         an example held out in one round is held out in all, and in all jobs with that share. With a unit it depends on
@@ -190,7 +193,7 @@ class Data:
         if self._encoded is None or self._encoded[0] != name:
             self._encoded = None  # both at once may not fit in memory
             known = job.task.labels or tuple(str(i) for i in range(options.classes))
-            examples = _numbered(self._examples, known, label=self._section.label)
+            examples = _numbered(self._examples, known, needed=self._needed, section=self._section)
             try:
                 self._encoded = name, task.encode(options, examples)
             except BadInput as error:
@@ -202,23 +205,42 @@ class Data:
         return self._encoded[1]
 
 
-def _numbered(examples: Examples, known: tuple[str, ...], *, label: str | None) -> Examples:
-    """The same with labels numbered as the job's classes are."""
+def _needed(found: tuple[str, ...], section: DataSection) -> tuple[str, ...]:
+    """The classes that a job has to know: those that site.toml names, or else those that the data has."""
+    named = tuple(dict.fromkeys(text(name) for name in section.labels))
+    if named and (strange := sorted(set(found) - set(named))):
+        raise BadInput(
+            f"expected classes among data.labels in site.toml, found {listed(tuple(strange))} too in "
+            f"{_column(section)}",
+            hint="name them in data.labels, or mend or leave out the rows of these classes",
+        )
+    return named or found
+
+
+def _numbered(examples: Examples, known: tuple[str, ...], *, needed: tuple[str, ...], section: DataSection) -> Examples:
+    """The same with labels numbered as the job's classes are.
+
+    Guarantee: with `data.labels` in site.toml, whether a job is refused here depends on them and on no example.
+    """
     numbers = {text(name): number for number, name in enumerate(known)}
-    strange = sorted(set(examples.classes) - numbers.keys())
-    column = f"column {label}" if label else "the column of labels"
-    if strange:
+    if missing := sorted(set(needed) - numbers.keys()):
+        where = "data.labels of site.toml" if section.labels else _column(section)
         full = BadInput(
-            f"expected classes of the job ({', '.join(known[:20])}) in {column}, found {', '.join(strange[:20])} too",
-            hint="mend or leave out the rows of these classes, or have the job name them",
+            f"expected a job with every class of {where} in task.labels ({listed(known)}), found "
+            f"{listed(tuple(missing))} left out",
+            hint="have the job name them, or mend or leave out the rows of these classes",
         )
         short = BadInput(
-            f"expected the job's classes only in {column}, found another",
+            f"expected every class of {where} in task.labels, found some left out",
             hint="have the job name every class in task.labels, or ask the partner to look at its log",
         )
         raise _told(full, short)
     order = np.array([numbers[name] for name in examples.classes], dtype=np.int64)
     return replace(examples, labels=order[examples.labels], classes=known)
+
+
+def _column(section: DataSection) -> str:
+    return f"column {section.label}" if section.label else "the column of labels"
 
 
 def _told(full: BadInput, short: BadInput) -> BadInput:
@@ -230,8 +252,8 @@ def _told(full: BadInput, short: BadInput) -> BadInput:
 def _stamp(path: Path) -> _Stamp:
     """Name, time of change and size of a file; of a folder, of every folder in it, and of the files on top.
 
-    A folder's time changes when a file in it comes or goes, so that a million pictures need no look at each. Empty where
-    it can not be looked at.
+    A folder's time changes when a file in it comes or goes, so that a million pictures need no look at each. Empty
+    where it can not be looked at.
     """
     try:
         return tuple((str(p), (s := p.stat()).st_mtime_ns, 0 if p.is_dir() else s.st_size) for p in _watched(path))

@@ -72,10 +72,39 @@ def test_a_partner_may_lack_a_class(tmp_path, job) -> None:
     assert set(_targets(Data(path, DataSection(), key=KEY), job()).tolist()) == {2}
 
 
+def test_with_named_classes_a_refusal_tells_of_none_that_is_here(tmp_path, job, caplog) -> None:
+    """Guarantee: it depends on site.toml alone, so a server that leaves a class out learns nothing."""
+    section = DataSection(labels=("axe", "bow", "cup"))
+    with_all = Data(write_npz(tmp_path / "x.npz", n=N, seed=1), section, key=KEY)
+    without = Data(write_npz(tmp_path / "y.npz", n=N, seed=1, classes=("axe", "bow")), section, key=KEY)
+    heard = []
+    for data in (with_all, without):
+        with pytest.raises(BadInput) as error:
+            data.fit(job('task.labels=["axe","bow","dog"]'))
+        heard.append((error.value.message, error.value.hint))
+    assert heard[0] == heard[1]
+    assert "expected every class of data.labels of site.toml in task.labels, found some left out" in heard[0]
+    assert caplog.text.count("every class of data.labels of site.toml in task.labels (axe, bow, dog), found cup") == 2
+    assert without.fit(job()).train.data.targets.tolist() == [
+        ("cup", "axe", "bow").index(name) for name in np.load(tmp_path / "y.npz")["label"].tolist()
+    ]
+
+
+def test_a_class_that_site_toml_does_not_name_is_found_at_the_start(tmp_path) -> None:
+    path = write_npz(tmp_path / "x.npz", n=N, seed=1)
+    with pytest.raises(
+        BadInput, match=r"^expected classes among data\.labels in site\.toml, found cup too in the column"
+    ):
+        Data(path, DataSection(labels=("axe", "bow")), key=KEY)
+
+
 def test_an_unknown_class_is_refused_by_its_column_only(tmp_path, job, caplog) -> None:
     path = write_npz(tmp_path / "x.npz", n=N, seed=1, classes=("axe", SECRET))
     data = Data(path, DataSection(label="label"), key=KEY)
-    with caplog.at_level(logging.ERROR), pytest.raises(BadInput, match="in column label, found another") as caught:
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(BadInput, match="every class of column label in task") as caught,
+    ):
         data.fit(job())
     _says_little(caught.value, tmp_path)
     assert SECRET in caplog.text  # in the partner's own log
