@@ -191,7 +191,7 @@ def make_client_app(desk: Desk, *, mods: Sequence[Mod] = ()) -> ClientApp:
 
 
 class _App(ClientApp):
-    """Flower takes `train.default` for `train`; what is kept beside an answer goes by its type, so here it is refused."""
+    """Flower takes `train.default` for `train`; what is kept beside an answer goes by its type: here it is refused."""
 
     def __init__(self, desk: Desk, mods: Sequence[Mod]) -> None:
         super().__init__(mods=list(mods))

@@ -23,8 +23,10 @@ class Flood:
     """
 
     def __init__(self, *, whole: int) -> None:
-        self._most = whole
-        self._begin(-math.inf)
+        self._most = self._room = whole
+        self._began = -math.inf
+        self._counts: Counter[str] = Counter()
+        self._told, self._words = 0, ""
 
     def turn(self, now: float) -> dict[str, Any] | None:
         """Begin another hour where the last one is over, or lies ahead as with a clock that was set back.
@@ -70,6 +72,5 @@ class Flood:
         return {"since": since, "counts": dict(sorted(self._counts.items())), "last": self._words}
 
     def _begin(self, now: float) -> None:
-        self._began, self._room = now, self._most
-        self._counts: Counter[str] = Counter()
-        self._told, self._words = 0, ""
+        self._began, self._room, self._told = now, self._most, 0
+        self._counts.clear()

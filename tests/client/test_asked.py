@@ -1,4 +1,4 @@
-"""Whatever a server asks is known by one name, leaves a line in the audit log, and never so many that the disk fills."""
+"""Whatever a server asks is known by one name, leaves a line in the audit log, and never so many that a disk fills."""
 
 from __future__ import annotations
 
