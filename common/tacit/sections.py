@@ -78,12 +78,14 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        before: set[str] = set()
         for place, name in enumerate(self.labels):
-            if not name or name != name.strip() or name in self.labels[:place]:
+            if not name or name != name.strip() or name in before:
                 raise contradiction(
                     f"expected task.labels that differ, without blanks around them, found {name!r} as number {place}",
                     hint="name every class once, as it stands in the data",
                 )
+            before.add(name)
         classes = self.options.get("classes", len(self.labels))
         if self.labels and classes != len(self.labels):
             raise contradiction(
