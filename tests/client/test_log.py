@@ -53,7 +53,7 @@ def test_an_error_s_words_are_indented(path):
 def test_every_file_of_the_rotation_is_its_owner_s(path, monkeypatch):
     (handler,) = [h for h in logging.getLogger("tacit_client").handlers if isinstance(h, RotatingFileHandler)]
     monkeypatch.setattr(handler, "maxBytes", 200)
-    for number in range(20):
+    for number in range(40):
         logging.getLogger("tacit_client.node").info("answer %d", number)
     found = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     assert found == dict.fromkeys(["client.log", *(f"client.log.{i}" for i in range(1, 6))], 0o600)
