@@ -35,7 +35,7 @@ class _Owned(RotatingFileHandler):
     """Every file of the rotation is open to its owner alone; logging itself asks for no mode."""
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding="utf-8", opener=_private)
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
 
 
 def _private(path: str, flags: int) -> int:
