@@ -192,12 +192,12 @@ def _make(folder: Folder, *, run: str, job: Job, now: datetime) -> tuple[Partner
 
 def _releases(rows: tuple[Row, ...]) -> tuple[Release, ...]:
     """A release for every reservation; one that was never confirmed is told, and counts."""
-    confirmed = Counter((row.round, row.attempt) for row in rows if row.kind == "confirmed")
+    confirmed = Counter((row.round, row.attempt, row.event) for row in rows if row.kind == "confirmed")
     found = []
     for row in rows:
         if row.kind == "reserved":
-            done = confirmed[row.round, row.attempt] > 0
-            confirmed[row.round, row.attempt] -= done
+            done = confirmed[row.round, row.attempt, row.event] > 0
+            confirmed[row.round, row.attempt, row.event] -= done
             found.append(
                 Release(
                     round=row.round,

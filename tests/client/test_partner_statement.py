@@ -16,6 +16,7 @@ from offices import NAMES, PLANTED, RUN
 from tacit.attestation import canonical, load
 from tacit.errors import BadInput
 from tacit.privacy.accounting import epsilon
+from tacit.privacy.events import Event
 from tacit.secagg.keys import identity_of
 from tacit.verification import Known, verify
 from tacit.wire import STATEMENT, TRAIN, Statement
@@ -112,6 +113,24 @@ def test_two_reservations_of_one_round_are_two_releases(make):
     budget.reserve(Release(RUN, 1, 1, budget.events()[0], job=federation.job.hash()))
     value = load(state(folder, run=RUN, job=federation.job), where="it")
     assert [each["state"] for each in value["releases"]] == ["released", "reserved"]
+
+
+def test_training_that_was_not_finished_is_told_apart_from_the_evaluation_of_its_round(make):
+    federation = make()
+    federation.whole(federation.open())
+    folder, budget = federation.folders["p0"], federation.offices["p0"]._budget
+    training = budget.events()[0]
+    judging = Event(kind="metrics", sampling_rate=1.0, noise_multiplier=90.0, steps=1)
+    budget.reserve(Release(RUN, 2, 1, training, job=federation.job.hash()))
+    judged = Release(RUN, 2, 1, judging, job=federation.job.hash())
+    budget.reserve(judged)
+    budget.confirm(judged)
+    value = load(state(folder, run=RUN, job=federation.job), where="it")
+    assert [(each["round"], each["event"]["kind"], each["state"]) for each in value["releases"]] == [
+        (1, "dp-sgd", "released"),
+        (2, "dp-sgd", "reserved"),
+        (2, "metrics", "released"),
+    ]
 
 
 def test_without_the_server_the_command_makes_it_from_what_is_kept(make, capsys):
