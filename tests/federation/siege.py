@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -38,7 +39,8 @@ class Siege:
         drawn: when to kill.
         answers: in which all of it has left.
         opening, first, later: seconds that it takes to open, to answer a first round, and another.
-        released: answers that left, in the whole or in part.
+        left: answers that left, in the whole or in part, by round and attempt.
+        released: all of them.
         charged: answers that the ledger counts.
     """
 
@@ -52,6 +54,7 @@ class Siege:
     opening: float = 0.0
     first: float = 0.0
     later: float = 0.0
+    left: Counter[tuple[int, int]] = field(default_factory=Counter)
     released: int = 0
     charged: int = 0
     unconfirmed: int = 0
@@ -77,7 +80,8 @@ class Siege:
     def count(self, victim: Victim) -> None:
         """Look at what the end of `victim` left: ledger and log as whole as they ever were, and nothing uncounted."""
         assert victim.exitcode == -signal.SIGKILL
-        self.released += victim.left.count(self.kind)
+        self.left += Counter((each.round, each.attempt) for each in victim.left if each.kind == self.kind)
+        self.released = self.left.total()
         with closing(self._copied()) as ledger:  # every row verified; the next process mends the original itself
             charged = ledger.events()
             (pending,) = [spell.unconfirmed for spell in ledger._book.tally().spells()] or [0]
@@ -87,6 +91,8 @@ class Siege:
         assert spent >= left
         assert self.charged >= self.released
         assert charged == () or spent > 0
+        paid = self._paid()
+        assert all(count <= self.answers * paid[number] for number, count in self.left.items())
         self._place(victim, pending)
         if spent > left:
             self.dearer.append(spent - left)
@@ -117,6 +123,11 @@ class Siege:
                 shutil.copy(place, copy)
         name, data = self.folder.config.name, dataset(self.folder)
         return Ledger(copy / self.folder.ledger.name, partner=name, key=ledger_key(self.folder), dataset=data)
+
+    def _paid(self) -> Counter[tuple[int, int]]:
+        """Rows of the copied ledger by round and attempt: what one was charged makes up for no other."""
+        with closing(sqlite3.connect(self.folder.path / "copy" / self.folder.ledger.name)) as file:
+            return Counter(file.execute("SELECT round, attempt FROM entry WHERE kind = 'reserved'").fetchall())
 
     def _check_log(self) -> None:
         """No line is broken; a last one that was torn is the next process's to mend."""

@@ -11,7 +11,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from flwr.app import Message
@@ -22,7 +22,7 @@ from tacit_client.office import Office
 from tacit_client.site import Folder
 from tacit_sim.grid import InlineGrid
 
-__all__ = ["Victim", "forget", "prepare"]
+__all__ = ["Left", "Victim", "forget", "prepare"]
 
 _OPEN = "open"
 _LOOK = 0.0005  # seconds between two looks at the ledger
@@ -30,11 +30,19 @@ _context = multiprocessing.get_context("forkserver")  # torch is loaded once; a 
 _context.set_forkserver_preload(["torch", "flwr.clientapp", "tacit_client.office", "tacit_sim.grid"])
 
 
+class Left(NamedTuple):
+    """An answer, and what of it was asked for; 0 where a stage does not say."""
+
+    kind: str
+    round: int
+    attempt: int
+
+
 class Victim:
     """The process of the partner at `folder`, from its birth to its end.
 
     Attributes:
-        left: the kinds of answers that left the process, also those of which only a part did.
+        left: the answers that left the process, also those of which only a part did.
         opened: when its office was open, seconds of a clock that only goes up; None before.
         exitcode: after its end.
     """
@@ -43,7 +51,7 @@ class Victim:
         asked, self._requests = _context.Pipe(duplex=False)
         self._replies, told = _context.Pipe(duplex=False)
         self._ledger = Folder.open(folder).ledger
-        self.left: list[str] = []
+        self.left: list[Left] = []
         self.opened: float | None = None
         self.exitcode: int | None = None
         self._process = _context.Process(target=_serve, args=(folder, asked, told), daemon=True)
@@ -64,17 +72,19 @@ class Victim:
 
     def ask(self, kind: str, parcel: Parcel) -> Parcel | None:
         """The answer; None where the process came to its end instead."""
+        number, attempt = (parcel.scalars.get(key) for key in ("round", "attempt"))
+        answer = Left(kind, number if isinstance(number, int) else 0, attempt if isinstance(attempt, int) else 0)
         try:
             self._requests.send((kind, parcel))
             found = self._replies.recv()
         except (EOFError, BrokenPipeError):
             return None
         except OSError:  # in the middle of an answer
-            self.left.append(kind)
+            self.left.append(answer)
             return None
         if not isinstance(found, Parcel):
             raise TypeError(str(found))
-        self.left.append(kind)
+        self.left.append(answer)
         return found
 
     def kill_in(self, seconds: float) -> None:
