@@ -56,7 +56,7 @@ UNMASK = "query.unmask"
 TRAINING_COUNTERS = 3
 """Counters of a round of training: weight, whether the update was clipped, milliseconds of training."""
 
-_LONGEST_JOB = 1 << 20  # letters; the names of 20,000 classes take half of it
+_LONGEST_JOB, _NAME = 1 << 20, 255  # letters; 20,000 names of classes take half of it; real partners' names have 63
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,8 +153,8 @@ class Hello:
     def unpack(cls, parcel: Parcel) -> Hello:
         parcel.only(arrays={"identity"}, scalars={"kind", "name"})
         name, identity = parcel.text("name"), parcel.bytes("identity")
-        if not name or not name.isprintable():  # else one such name would spoil every round's cohort
-            raise unfit("a printable name", "another")
+        if not 1 <= len(name) <= _NAME or not name.isprintable():  # else one name would spoil every round's cohort
+            raise unfit(f"a printable name of at most {_NAME} letters", "another")
         if len(identity) != KEY:
             raise unfit(f"an identity key of {KEY} bytes", str(len(identity)))
         return cls(name, PublicKey(identity))

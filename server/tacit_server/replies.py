@@ -25,9 +25,8 @@ __all__ = ["Answers", "Judged", "Replies", "check_events", "collect", "listen", 
 
 Answers = Iterable[tuple[str, Parcel | Failure]]
 
-_MOST_KINDS = (
-    16  # mechanisms of one partner in a run: one of training, one of evaluation, others where its data changed
-)
+_WORDS = 1000  # letters of a partner's words, which every round's line keeps and every checkpoint has in it
+_MOST_KINDS = 16  # mechanisms of one partner in a run: of training, of evaluation, others where its data changed
 
 
 @dataclass
@@ -94,15 +93,15 @@ class Replies:
         """Hand each answer to `take`, and note refusals and what can not be read."""
         for name, parcel in answers:
             if isinstance(parcel, Failure):
-                self.failures[name] = str(parcel)
+                self.failures[name] = str(parcel)[:_WORDS]
                 continue
             try:
                 if parcel.scalars.get("kind") == "refusal":
-                    self.refusals[name] = Refusal.unpack(parcel).reason
+                    self.refusals[name] = Refusal.unpack(parcel).reason[:_WORDS]
                 else:
                     take(name, parcel)
             except BadInput as error:
-                self.failures[name] = error.message
+                self.failures[name] = error.message[:_WORDS]
 
 
 def collect(answers: Answers, ask: Ask, *, single: bool, needed: int | None = None) -> Replies:

@@ -159,7 +159,7 @@ def test_an_array_of_another_kind_is_refused(message):
     assert tried == len(parcel.arrays)
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "a\0", "\u202e", "a\u2028"])
+@pytest.mark.parametrize("name", ["", "a\nb", "a\0", "\u202e", "a\u2028", "a" * 256])
 def test_a_name_that_can_not_stand_in_a_log_is_refused(name):
     _refused(Hello.unpack, Hello(name, PublicKey(bytes(32))).pack())
 

@@ -126,3 +126,17 @@ def test_a_partner_that_tells_of_a_hundred_mechanisms_is_left_out(run):
     state, _ = run(Script(train=train), "aggregation.threshold=2", "training.local_steps=100")
     for line in state.history:
         assert line["failures"] == {"p1": "expected at most 16 mechanisms in the events, found 100"}
+
+
+def test_a_partners_words_do_not_fill_the_history(run):
+    """Every checkpoint has all of them in it."""
+    long = "x" * 100_000
+    answers = {
+        "p0": update,
+        "p1": lambda name: Refusal(name, long),
+        "p2": lambda name: _with(update(name).pack(), **{long: 1}),
+    }
+    state, _ = run(Script(train=lambda name, ask: answers[name](name)), "training.max_failed_rounds=9")
+    assert len(state.history) == 2
+    for line in state.history:
+        assert (len(line["refusals"]["p1"]), len(line["failures"]["p2"])) == (1000, 1000)
