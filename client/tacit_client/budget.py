@@ -13,9 +13,8 @@ from tacit.secagg.keys import Secret
 from tacit_client.agenda import check_exact
 from tacit_client.chain import Row
 from tacit_client.config import PolicySection
-from tacit_client.decision import Denial, Grant, Request
 from tacit_client.ledger import DataSet, Ledger, Release
-from tacit_client.policy import check_budget, check_day, cost, decide
+from tacit_client.policy import check_budget, check_day, cost
 from tacit_client.tally import Spell, Tally
 
 __all__ = ["Budget"]
@@ -115,26 +114,6 @@ class Budget(Ledger):
         A part of what was within the limit before is within it: a job that goes as planned is accounted for once.
         """
         self._check(self._book.tally(), planned, rounds=rounds, beside=() if beside is None else (beside,))
-
-    def decide(self, request: Request, *, peers: int) -> Grant | Denial:
-        """Whether this partner takes part, from its rules, this ledger and the day; `tacit_client.policy.decide`.
-
-        It takes several compositions: once for a job; `check` is for the rounds of a job that was granted.
-
-        Args:
-            request: what is asked.
-            peers: partners whose keys this one has accepted, itself not among them.
-
-        Raises:
-            Tampered, BadInput: a ledger that can not be believed or read.
-        """
-        tally = self._book.tally()
-        spent, today = self._spent(tally), self._today(tally)
-        found = decide(request, self._policy, spent=spent, today=today, peers=peers)
-        if isinstance(found, Grant) and request.event is not None:
-            beside = () if request.metrics is None else (request.metrics,)
-            self._allowed = _together((*spent, *beside), request.event, request.rounds)
-        return found
 
     def today(self) -> int:
         """Rounds of training in the last 24 hours, whatever data they were about.

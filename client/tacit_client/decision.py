@@ -94,10 +94,6 @@ class Grant:
 
     figures: Figures
 
-    def words(self) -> str:
-        """One line for logs and people."""
-        return f"granted: {_words(self.figures)}"
-
 
 @dataclass(frozen=True)
 class Denial:
@@ -115,25 +111,7 @@ class Denial:
     message: str
     hint: str
 
-    def words(self) -> str:
-        """One line for logs and people."""
-        return f"denied by {self.rule}: {self.message}; {_words(self.figures)}"
-
 
 def asked(rounds: int, evaluations: int) -> str:
     """What is asked for, in words."""
     return f"{rounds} rounds" + (f" and {evaluations} evaluations" if evaluations else "")
-
-
-def _words(figures: Figures) -> str:
-    parts = [
-        f"a cohort of {figures.cohort} where {figures.min_cohort} is the least",
-        f"{figures.peers} accepted peers",
-        f"{figures.today} of {figures.max_rounds_per_day} rounds today",
-    ]
-    if (cost := figures.cost) is not None:
-        parts.append(
-            f"epsilon {cost.spent:.4g} spent, {cost.planned:.4g} for {asked(figures.rounds, figures.evaluations)}, "
-            f"{cost.after:.4g} after of {figures.limit:g} at delta {figures.delta:g}, {cost.fit} rounds would fit"
-        )
-    return ", ".join(parts)

@@ -24,7 +24,6 @@ __all__ = [
     "Figures",
     "Grant",
     "Request",
-    "check",
     "check_budget",
     "check_day",
     "check_delta",
@@ -54,7 +53,8 @@ def decide(request: Request, rules: PolicySection, *, spent: Sequence[Event], to
     Guarantee: a stricter rule, more spent, more rounds, a busier day or fewer peers never turn a denial into a grant.
     After a granted job of `request.rounds` rounds and `request.metrics`, `cost` of all that was released is at or below
     `epsilon_limit` at the policy's delta. Unprotected releases are never within a limit; where the policy allows them
-    they are outside.
+    they are outside. A granted job names no file of this machine that the partner did not, and holds no more examples
+    out of training than the partner allows.
     """
     beside = () if request.metrics is None else (request.metrics,)
     found = next(_before(request, rules, today=today, peers=peers), None)
@@ -168,20 +168,6 @@ def _over(rules: PolicySection, found: Cost, what: str) -> _No:
         if found.fit
         else "leave this partner out, or lower privacy.epsilon",
     )
-
-
-def check(job: Job, rules: PolicySection) -> None:
-    """All that needs neither the data, the ledger nor the peers.
-
-    Raises:
-        BadInput: a kind of task that is not allowed, a vocabulary that the partner did not offer, a cohort that may be
-            too small, secure aggregation or protection missing where it is required, fewer colluders than the policy
-            takes into account, more examples held out than the policy lets be judged, a delta above the policy's.
-
-    Guarantee: what passes names no file of this machine that the partner did not, and holds no more examples out of
-    training, which are judged without noise, than the partner allows.
-    """
-    _raise_first(_of_job(job, rules))
 
 
 def check_day(rules: PolicySection, *, today: int) -> None:

@@ -21,8 +21,9 @@ from tacit.secagg.keys import Secret
 from tacit_client import policy as policy_module
 from tacit_client.budget import Budget
 from tacit_client.config import PolicySection
+from tacit_client.decision import Denial, Request
 from tacit_client.ledger import DataSet, Release
-from tacit_client.policy import check, check_budget, check_day, check_delta, cost, fitting
+from tacit_client.policy import check_budget, check_day, check_delta, cost, decide, fitting
 
 KEY, DATA = Secret(bytes(32)), DataSet("0" * 64)
 EVENT = Event(kind="dp-sgd", sampling_rate=0.02, noise_multiplier=1.0, steps=20)
@@ -39,6 +40,13 @@ def job(make_job) -> Callable[..., Job]:
 
 def _policy(**keys: object) -> PolicySection:
     return parse(PolicySection, keys, where="site.toml")
+
+
+def check(asked: Job, rules: PolicySection) -> None:
+    """What is decided of a job before the data is looked at."""
+    found = decide(Request(asked), rules, spent=(), today=0, peers=9)
+    if isinstance(found, Denial):
+        raise BadInput(found.message, hint=found.hint)
 
 
 def test_the_usual_job_passes(job) -> None:
