@@ -242,10 +242,7 @@ def _place(errand: Errand | None) -> dict[str, int | None]:
 
 
 def _what(kind: str, errand: Errand | None) -> str:
-    if errand is None:
-        return plain(kind)
-    place = ", ".join(f"{name} {number}" for name, number in _place(errand).items())
-    return plain(f"{kind}, {place} of run {_short(errand.run)}")
+    return plain(kind if errand is None else f"{kind}, round {errand.round} of run {_short(errand.run)}")
 
 
 def _short(text: str) -> str:
