@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tacit_server.logfile import open_log, trim
+from tacit_server.neighbours import forget_proxies
 
 __all__ = ["Child", "environment", "launch"]
 
@@ -98,12 +99,13 @@ def launch(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> subp
 
 
 def environment(python: Path, *, home: Path) -> dict[str, str]:
-    """Ours, with what every process that loads Flower needs: its programs on PATH, its home, and silence.
+    """Ours, with what every process that loads Flower needs: its programs on PATH, its home, silence and no proxy.
 
     Args:
         python: the interpreter; Flower starts its helpers by bare name from the same folder.
         home: Flower's folder.
     """
+    forget_proxies()
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),

@@ -6,7 +6,6 @@ nowhere else; tests/server/test_fleet.py starts the real SuperLink to notice whe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
@@ -38,7 +37,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from google.protobuf.message import DecodeError
 
 from tacit.errors import BadInput
-from tacit_server.neighbours import listens
+from tacit_server.neighbours import forget_proxies, listens
 
 __all__ = ["BEAT", "FleetNode", "Gone", "Unreachable", "node_key"]
 
@@ -181,7 +180,7 @@ class FleetNode:
             raise Unreachable(str(error)) from None
 
     def _connect(self) -> FleetHttpClient:
-        os.environ.setdefault("NO_PROXY", "127.0.0.1")  # loopback is never asked of a proxy
+        forget_proxies()
         address = self._address()
         if not listens(int(address.rpartition(":")[2])):  # the port of one that ended is anybody's
             raise Unreachable("nobody there, or another user")

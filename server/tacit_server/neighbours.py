@@ -1,4 +1,4 @@
-"""Whose process is at the other end of a connection over loopback, as Linux tells it in /proc/net/tcp.
+"""Who else is on loopback: whose process is at the other end of a connection, as Linux tells it in /proc/net/tcp.
 
 Flower's APIs (1.41) ask nobody on loopback for a password, and one of them runs whatever program it is handed. Every
 user of the machine can reach loopback, so connections of others than this process's own user are closed before a byte
@@ -12,7 +12,7 @@ import socket
 import struct
 from pathlib import Path
 
-__all__ = ["Address", "connected", "listens"]
+__all__ = ["Address", "connected", "forget_proxies", "listens"]
 
 Address = tuple[str, int]
 """IPv4 address and port."""
@@ -34,6 +34,16 @@ def connected(client: Address, server: Address) -> bool:
 def listens(port: int) -> bool:
     """Whether this process's user listens on `port` of 127.0.0.1. True where this system does not say."""
     return _mine([(_hex((host, port)), "00000000:0000") for host in ("127.0.0.1", "0.0.0.0")], state=_LISTEN)
+
+
+def forget_proxies() -> None:
+    """Take out of this process's environment, which children get, whatever names a proxy.
+
+    Guarantee: what is said over loopback is said to nobody else: Flower's clients would ask a proxy for 127.0.0.1 too
+    wherever the machine has one and `no_proxy` does not name that address.
+    """
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
 
 
 def _mine(wanted: list[tuple[str, str]], *, state: str | None) -> bool:

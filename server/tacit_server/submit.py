@@ -19,6 +19,7 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 
 from tacit.errors import JobFailed
+from tacit_server.neighbours import forget_proxies
 from tacit_server.superlink import HOST
 
 __all__ = ["FOLDER", "Control", "make_bundle"]
@@ -35,6 +36,7 @@ class Control:
     """The SuperLink that listens on `port`. A call that fails raises JobFailed."""
 
     def __init__(self, port: int) -> None:
+        forget_proxies()
         self._client = ControlHttpClient(f"http://{HOST}:{port}", timeout=_TIMEOUT, verify=False)  # no TLS, no bundle
 
     def close(self) -> None:

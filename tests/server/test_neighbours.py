@@ -6,16 +6,21 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tacit.errors import JobFailed
 from tacit_server import neighbours, superlink
+from tacit_server.child import environment
 from tacit_server.fleet import FleetNode, Unreachable, node_key
 from tacit_server.folder import Folder
 from tacit_server.neighbours import connected, listens
+from tacit_server.submit import Control
 
 linux = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net/tcp")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -136,3 +141,37 @@ def test_a_process_of_another_user_that_is_called_like_ours_is_left_alone(tmp_pa
             assert superlink.remains(folder) == []
         finally:
             process.kill()
+
+
+@pytest.fixture
+def proxy(monkeypatch) -> Iterator[list[str]]:
+    """A machine with a proxy, as its environment says; gives what the proxy was asked for."""
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(502)
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("no_proxy", "localhost,.hospital.org")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield asked
+        server.shutdown()
+
+
+def test_no_proxy_is_asked_for_what_is_on_loopback(proxy, monkeypatch, tmp_path) -> None:
+    """Guarantee: messages of partners and orders to the SuperLink leave this machine by no other way."""
+    monkeypatch.setattr("tacit_server.fleet.listens", lambda port: True)
+    with pytest.raises(Unreachable):
+        FleetNode(lambda: "127.0.0.1:9", node_key(bytes(32), session="s")).appear()
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    with pytest.raises(JobFailed):
+        Control(9).alive()
+    assert proxy == []
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert [name for name in environment(Path("/bin/python"), home=tmp_path) if name.lower().endswith("_proxy")] == []
