@@ -14,7 +14,7 @@ from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
-from tacit.tasks.tokens import NAMES
+from tacit.vocabulary import NAMES
 from tacit_client.config import PolicySection
 from tacit_client.decision import Cost, Denial, Figures, Grant, Request, asked
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tacit.errors import BadInput
-from tacit.tasks.tokens import ByteTokens, WordPiece, choose_tokens, find_vocabulary, vocabulary_size
+from tacit.tasks.tokens import ByteTokens, WordPiece, choose_tokens, vocabulary_size
+from tacit.vocabulary import find_vocabulary
 
 needs_data = pytest.mark.skipif(not os.environ.get("TACIT_DATA"), reason="TACIT_DATA is not set")
 

@@ -5,7 +5,6 @@ WordPiece is that of Devlin et al., BERT (arXiv:1810.04805v2, section 3), throug
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +15,9 @@ from numpy.typing import NDArray
 from tokenizers import BertWordPieceTokenizer
 
 from tacit.errors import BadInput
+from tacit.vocabulary import find_vocabulary
 
-__all__ = ["NAMES", "ByteTokens", "Tokens", "WordPiece", "choose_tokens", "find_vocabulary", "vocabulary_size"]
-
-_NAMED = {"bert-uncased": "bert_uncased_vocab/vocab.txt"}
-NAMES = tuple(_NAMED)
-"""Vocabularies by name; all others are files, which a job must not choose on a partner's machine."""
+__all__ = ["ByteTokens", "Tokens", "WordPiece", "choose_tokens", "vocabulary_size"]
 
 _PADDING = "[PAD]"
 _NEEDED = (_PADDING, "[UNK]", "[CLS]", "[SEP]")  # the tokenizer asks for all of them
@@ -115,30 +111,6 @@ def choose_tokens(name: str, *, length: int, vocabulary: str | None, entries: in
 def vocabulary_size(name: str, *, vocabulary: str | None, entries: int | None) -> int:
     """Number of different tokens, padding included. Raises as `choose_tokens`."""
     return choose_tokens(name, length=1, vocabulary=vocabulary, entries=entries).size
-
-
-def find_vocabulary(vocabulary: str) -> Path:
-    """Path of a vocabulary given by name or by path; names are looked up in the folder TACIT_DATA.
-
-    Raises:
-        BadInput: where there is no such file.
-    """
-    folder = os.environ.get("TACIT_DATA")
-    if vocabulary not in _NAMED:
-        path = Path(vocabulary)
-    elif folder:
-        path = Path(folder) / _NAMED[vocabulary]
-    else:
-        raise BadInput(
-            f'expected a data folder for the vocabulary "{vocabulary}", found TACIT_DATA unset',
-            hint=f"set TACIT_DATA to a folder that has {_NAMED[vocabulary]}",
-        )
-    if not path.is_file():
-        raise BadInput(
-            f'expected the vocabulary "{vocabulary}" at {path}, found no file',
-            hint=f"give the path of a vocabulary file, or one of the names {', '.join(_NAMED)}",
-        )
-    return path
 
 
 @lru_cache(maxsize=4)
