@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -34,8 +35,23 @@ class _Plain(logging.Formatter):
 class _Owned(RotatingFileHandler):
     """Every file of the rotation is open to its owner alone; logging itself asks for no mode."""
 
+    _told = False
+
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging calls it so
+        """A disk that is full is said once, at the terminal, where the lines themselves still go."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(
+                f"expected to write {self.baseFilename}, found: {error.strerror}; make room on the disk",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _private(path: str, flags: int) -> int:

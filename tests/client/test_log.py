@@ -35,6 +35,22 @@ def test_nobody_writes_lines_into_the_log(path):
     assert line.isprintable()
 
 
+def test_a_full_disk_is_one_line_and_the_log_goes_on_at_the_terminal(path, capsys, monkeypatch):
+    (file,) = [each for each in logging.getLogger("tacit").handlers if isinstance(each, logging.FileHandler)]
+    monkeypatch.setattr(file.stream, "flush", _full)
+    for number in (1, 2):
+        logging.getLogger("tacit").error("line %d", number)
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if "client.log" in line]
+    assert line.startswith("expected to write ")
+    assert line.endswith("client.log, found: No space left on device; make room on the disk")
+
+
+def _full() -> None:
+    raise OSError(28, "No space left on device")
+
+
 def _fail(words: str) -> None:
     raise ValueError(words)
 
