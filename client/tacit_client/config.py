@@ -16,6 +16,7 @@ __all__ = ["DataSection", "PolicySection", "ServerSection", "SiteConfig"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]  # of a file: what the system takes
 
 
 class _Section(BaseModel):
@@ -37,7 +38,7 @@ class ServerSection(_Section):
 class DataSection(_Section):
     """Where the examples are; the arguments of `tacit.data.files.read`."""
 
-    path: Text | None = None
+    path: Place | None = None
     """A file or folder; relative paths begin at the partner's folder."""
     format: Literal[FORMATS] = "auto"  # type: ignore[valid-type]  # mypy takes no tuple of constants here
     input: Text | None = None
@@ -47,7 +48,7 @@ class DataSection(_Section):
     labels: tuple[Text, ...] = ()
     """Classes that a job has to know, whichever of them are here. Left out: those that are here, so that a server that
     leaves one out of a job learns from the refusal that it is."""
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(gt=0, le=4096)] | None = None
     """Height and width in pixels that images are resized to."""
     unit: Text | None = None
     """The column that names the person whose rows are protected together; left out, each row is protected by itself."""
@@ -57,9 +58,9 @@ class DataSection(_Section):
     """Columns that never leave the reader."""
     pseudonymise: tuple[Text, ...] = ()
     """Columns of which only a keyed hash of each value leaves the reader."""
-    key: Text | None = None
+    key: Place | None = None
     """The key file of sealed data; left out, keys/seal.key where there is one."""
-    passphrase_file: Text | None = None
+    passphrase_file: Place | None = None
     """A file with the passphrase of sealed data, instead of a key."""
 
     @model_validator(mode="after")
@@ -155,12 +156,12 @@ class SiteConfig(_Section):
 
     name: str
     """The partner, as it was invited."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    threads: PositiveInt | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Torch threads of the process; torch's own choice when left out."""
     max_physical_batch: PositiveInt | None = None
     """Examples whose gradients are in memory at once; the job's wish when left out. Changes no result."""
-    ledger: Text | None = None
+    ledger: Place | None = None
     """A ledger that this partner's other federations use too; relative to the partner's folder, ledger.db if left out.
     Its key lies beside it, in a file of the same name and `.key`."""
     server: ServerSection

@@ -76,7 +76,7 @@ def seal(path: Path, *, out: Path | None, lock: Lock, remove: bool) -> Done:
     if remove:
         for clear, inner in plan:
             _check_same(clear, target / inner, lock=lock)
-        _remove(path, plan)
+        _remove(path, plan, made=target)
     return done
 
 
@@ -105,21 +105,23 @@ def open_sealed(path: Path, *, out: Path | None, lock: Lock, remove: bool) -> Do
     plan = _plan(path, rename=lambda name: name.removesuffix(SUFFIX))
     done = _convert(path, target, plan, one=lambda source, sink, where: _open(source, sink, where, lock))
     if remove:
-        _remove(path, plan)
+        _remove(path, plan, made=target)
     return done
 
 
 def _plan(path: Path, *, rename: Callable[[str], str]) -> _Plan:
     """Every file at `path`, with its place in what is made. Raises BadInput at a link or a device."""
-    if not os.path.lexists(path):
-        raise BadInput(f"expected a file or folder at {path}, found none", hint="correct the path")
-    if path.is_dir() and not path.is_symlink():
+    try:
+        kind = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"expected a file or folder at {path}, found none", hint="correct the path") from None
+    if stat.S_ISDIR(kind):
         return [
             (file, Path(entry.name, inner) if entry.is_dir() else Path(rename(entry.name)))
             for entry in sorted(path.iterdir())
             for file, inner in _plan(entry, rename=rename)
         ]
-    if not stat.S_ISREG(path.lstat().st_mode):
+    if not stat.S_ISREG(kind):
         raise BadInput(f"expected files and folders only, found something else at {path}", hint="move it away first")
     return [(path, Path())]
 
@@ -232,10 +234,15 @@ def _check_same(clear: Path, sealed: Path, *, lock: Lock) -> None:
     )
 
 
-def _remove(path: Path, plan: _Plan) -> None:
+def _remove(path: Path, plan: _Plan, *, made: Path) -> None:
     """The files of the plan, and the folders that are empty without them. What came meanwhile stays."""
-    for file, _ in plan:
-        file.unlink()
-    for folder, _, _ in os.walk(path, topdown=False):
-        if not os.listdir(folder):
-            os.rmdir(folder)
+    try:
+        for file, _ in plan:
+            file.unlink()
+        for folder, _, _ in os.walk(path, topdown=False):
+            if not os.listdir(folder):
+                os.rmdir(folder)
+    except OSError as error:
+        raise BadInput(
+            f"expected to remove {file}, found: {error.strerror}", hint=f"remove what is left by hand: {made} is whole"
+        ) from None

@@ -198,6 +198,20 @@ def test_places_that_do_not_work(scans: Path) -> None:
         _seal(Path("/"))
 
 
+def test_an_original_that_can_not_be_removed_is_said_to_be_there(scans: Path, monkeypatch) -> None:
+    def closed(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    before = _tree(scans)
+    monkeypatch.setattr(Path, "unlink", closed)
+    with pytest.raises(BadInput, match=r"expected to remove .*a b\.csv, found: Permission denied") as caught:
+        _seal(scans, remove=True)
+    assert "scans.sealed is whole" in caught.value.hint
+    monkeypatch.undo()
+    assert _tree(scans) == before
+    assert len(_tree(scans.with_name("scans.sealed"))) == 3
+
+
 def test_the_folder_that_one_stands_in(scans: Path, monkeypatch) -> None:
     before = _tree(scans)
     monkeypatch.chdir(scans)
