@@ -99,6 +99,10 @@ LIGHT = (
     "tacit.link.certificates",
     "tacit.link.channel",
     "tacit.seal",
+    "tacit_client.account",
+    "tacit_client.join",
+    "tacit_client.policy",
+    "tacit_server.setup",
 )
 
 
