@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,14 +121,19 @@ class Audit:
 
     def entries(self) -> tuple[Entry, ...]:
         """Every line, checked. Raises Broken, or BadInput where the log can not be read."""
-        if not self.path.exists():
-            return ()
-        with self._locked():
-            return tuple(read(self.path, key=self._key))
+        return tuple(self._each())
 
     def hash_at(self, seq: int) -> bytes | None:
-        """The hash of line `seq`, or None where the log ends before it. Raises as `entries`."""
-        return next((entry.hash for entry in self.entries() if entry.seq == seq), START if seq == 0 else None)
+        """The hash of line `seq`, or None where the log ends before it; all are checked. Raises as `entries`."""
+        found = START if seq == 0 else None
+        for entry in self._each():  # one in memory at a time: this is asked at every connection
+            found = entry.hash if entry.seq == seq else found
+        return found
+
+    def _each(self) -> Iterator[Entry]:
+        if self.path.exists():
+            with self._locked():
+                yield from read(self.path, key=self._key)
 
     def renew(self, *, covered: int) -> Path | None:
         """Put the log aside and begin another, which says so. Returns where the old one is now.
@@ -141,7 +146,9 @@ class Audit:
         """
         aside, lines = None, 0
         if self.path.exists():
-            lines = self._skipped() + self.path.read_bytes().count(b"\n")
+            lines = self.path.read_bytes().count(b"\n")
+            with suppress(Broken):  # of the first line; then the mark's number has to do
+                lines += self.renewed_after()
             aside = self.path.with_name(f"{self.path.name}.{self._clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
             try:
                 self.path.rename(aside)
@@ -156,15 +163,9 @@ class Audit:
         return aside
 
     def renewed_after(self) -> int:
-        """How many lines the logs before this one had; 0 for the first log. Raises as `entries`."""
-        return _before(next(iter(self.entries()), None))
-
-    def _skipped(self) -> int:
-        """The same where only the first line can be read."""
-        try:
-            return _before(next(read(self.path, key=self._key), None))
-        except Broken:
-            return 0
+        """How many lines the logs before this one had; 0 for the first log. Raises as `entries`, for its first line."""
+        first = next(read(self.path, key=self._key), None) if self.path.exists() else None
+        return 0 if first is None else first.seq - 1
 
     def _mended(self, handle: int) -> tuple[int, bytes]:
         """Number and hash of the last line, which has an end."""
@@ -258,11 +259,6 @@ def read(path: Path, *, key: Secret) -> Iterator[Entry]:
         raise BadInput(
             f"expected to read the audit log {path}, found {error.strerror}", hint="mend the file's rights"
         ) from None
-
-
-def _before(first: Entry | None) -> int:
-    """Lines of the logs before the one that begins with `first`."""
-    return 0 if first is None else first.seq - 1
 
 
 def _entry(line: bytes, *, key: Secret) -> tuple[Entry, bytes] | str:

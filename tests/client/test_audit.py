@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -242,3 +243,17 @@ def test_numbers_go_on_when_a_renewed_log_is_put_aside_too(log):
     log.path.write_bytes(b"rubbish\n")  # the number of the first line can not be read: the mark's is the best there is
     log.renew(covered=10)
     assert [entry.seq for entry in log.entries()] == [11]
+
+
+def test_looking_for_a_line_keeps_none_of_the_others(log):
+    """It is done at every connection, and the log of many steps is long."""
+    _filled(log, 400)
+    size = log.path.stat().st_size
+    tracemalloc.start()
+    try:
+        found = log.hash_at(400)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == log.head()[1]
+    assert peak < size // 2
