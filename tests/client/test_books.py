@@ -144,3 +144,19 @@ def test_a_log_line_that_was_edited(folder):
     with pytest.raises(BadInput, match=r"found a line that was changed .* in line 1") as caught:
         books.audit(folder, Keys(folder.keys))
     assert "tacit-client audit" in caught.value.hint
+
+
+def test_a_ledger_that_is_not_there_yet(folder):
+    keys = Keys(folder.keys)
+    said = books.ledger(folder, keys, _data(folder))
+    assert (said.verdict, said.found) == ("ok", "none yet; the first run makes it")
+    said.value.close()
+    assert not folder.ledger.exists()
+
+
+@pytest.mark.parametrize("place", ["nowhere/ledger.db", "data.npz/ledger.db"])
+def test_a_shared_ledger_in_a_folder_that_is_not_there(folder, tmp_path, place):
+    folder = folders.again(folder, '# ledger = "/srv/tacit/ledger.db"', f'ledger = "{tmp_path / place}"')
+    with pytest.raises(BadInput, match="expected a folder that this user can write in for the ledger") as caught:
+        books.ledger(folder, Keys(folder.keys), _data(folder))
+    assert "correct ledger in site.toml" in caught.value.hint

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import ExitStack
 
+from tacit.errors import BadInput
 from tacit_client import policy
 from tacit_client.audit import Audit
 from tacit_client.budget import Budget
@@ -24,7 +26,13 @@ _LITTLE = 0.1  # share of a limit below which the end is near
 
 def ledger(folder: Folder, keys: Keys, data: Data) -> Said[Budget]:
     """Every row as it was written, none missing, and the data known. The budget is to be closed. Raises BadInput."""
-    known = kept(folder.mark, key=key_of(keys.ledger))
+    known, new = kept(folder.mark, key=key_of(keys.ledger)), not folder.ledger.exists()
+    place = folder.ledger.parent
+    if new and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise BadInput(
+            f"expected a folder that this user can write in for the ledger {folder.ledger}, found none",
+            hint="make that folder, or correct ledger in site.toml",
+        )
     budget = look_at_budget(folder, data=DataSet(data.fingerprint, data.unit))
     with ExitStack() as held:
         held.callback(budget.close)
@@ -32,7 +40,7 @@ def ledger(folder: Folder, keys: Keys, data: Data) -> Said[Budget]:
             check_ledger(known, budget)
         rows = budget.head().seq
         held.pop_all()
-    return Said(f"{rows} rows, each as it was written" if rows else "none yet; the first run makes it", budget)
+    return Said("none yet; the first run makes it" if new else f"{rows} rows, each as it was written", budget)
 
 
 def remains(folder: Folder, budget: Budget) -> Said[None]:
