@@ -65,8 +65,9 @@ def test_a_block_is_charged_whole_before_its_first_step(federation, whole):
         assert [one[1:] for one in charged] == [(1, 1, 3), (2, 1, 3)]
         assert steps_left(entries) == {1: 3, 2: 3}
         for row, number, *_ in charged:
-            rows = [e.facts["ledger_row"] for e in entries if e.event == "step-released" and e.facts["round"] == number]
-            assert min(rows) >= row
+            left = [e.facts for e in entries if e.event == "step-released" and e.facts["round"] == number]
+            assert [facts["step"] for facts in left] == [1, 2, 3]
+            assert min(facts["ledger_row"] for facts in left) >= row
         place = str(federation.folder / name)
         assert "unbroken" in federation.rehearsal.run("tacit-client", "audit", "verify", place)
         budget = json.loads(federation.rehearsal.run("tacit-client", "budget", place, "--json"))
