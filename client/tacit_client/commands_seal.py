@@ -12,6 +12,7 @@ from tacit.errors import BadInput
 from tacit.passphrase import ask_passphrase, read_passphrase
 from tacit.seal import Lock, make_key, read_key
 from tacit_client import sealing
+from tacit_client.memory import keep_freed_memory
 
 __all__ = ["add"]
 
@@ -39,6 +40,7 @@ def _add_arguments(parser: argparse.ArgumentParser, *, what: str, out: str) -> N
 
 
 def _seal(args: argparse.Namespace) -> int:
+    keep_freed_memory()
     if (secret := args.key or args.passphrase_file) is not None:
         sealing.check_apart(secret, path=args.path)
     new = args.key is not None and not args.key.exists()
@@ -55,6 +57,7 @@ def _seal(args: argparse.Namespace) -> int:
 
 
 def _open(args: argparse.Namespace) -> int:
+    keep_freed_memory()
     done = sealing.open_sealed(args.path, out=args.out, lock=_lock(args, twice=False), remove=args.remove)
     print(f"opened {_amount(done)} as {done.out}, in clear")
     if args.remove:

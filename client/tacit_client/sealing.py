@@ -223,7 +223,7 @@ def _check_same(clear: Path, sealed: Path, *, lock: Lock) -> None:
     with clear.open("rb") as one, sealed.open("rb") as file:
         other = Unsealer(file, key=lock, use=FILE, where=str(sealed))
         for part in _parts(other):
-            if one.read(len(part)) != part:
+            if one.read(len(part)) != bytes(part):  # a memoryview is compared byte by byte
                 break
         else:
             if not one.read(1):

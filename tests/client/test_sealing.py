@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -330,21 +331,27 @@ def test_a_process_stays_under_64_mib_whatever_the_size(tmp_path: Path, command:
         for _ in range(100):
             file.write(bytes(CHUNK))
     make_key(key)
-    used = _memory(["seal", str(path), "--key", str(key)])
+    used, taken = _memory(["seal", str(path), "--key", str(key)])
     if command == "open":
         path.unlink()
-        used = _memory(["open", f"{path}.sealed", "--key", str(key)])
+        used, taken = _memory(["open", f"{path}.sealed", "--key", str(key)])
     assert 2**20 < used < 64 * 2**20
+    assert taken < 80 * CHUNK, "memory that was freed is used again: taking it anew takes longer than opening"
     assert path.stat().st_size == 100 * CHUNK
 
 
-def _memory(words: list[str]) -> int:
-    """Bytes that the process had at most; its own number, for the kernel's may be that of the test's process."""
+def _memory(words: list[str]) -> tuple[int, int]:
+    """Bytes that the process had at most, and that it took from the kernel.
+
+    The first is the process's own number, for the kernel's may be that of the test's process.
+    """
     heavy = ("numpy", "pydantic", "torch", "flwr", "grpc")
     code = (
         "import sys; from tacit_client.cli import main; code = main(sys.argv[1:]); "
-        f"print([name for name in {heavy} if name in sys.modules], open('/proc/self/status').read()); sys.exit(code)"
+        f"print([name for name in {heavy} if name in sys.modules], open('/proc/self/status').read()); "
+        "import resource; print('taken', resource.getrusage(resource.RUSAGE_SELF).ru_minflt); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert "\n[] Name:" in done.stdout
-    return 1024 * int(done.stdout.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    most, faults = (int(done.stdout.partition(word)[2].split(maxsplit=1)[0]) for word in ("VmHWM:", "\ntaken"))
+    return 1024 * most, resource.getpagesize() * faults
