@@ -69,7 +69,7 @@ def read(path: Path) -> dict[str, PublicKey]:
         return {}
     except OSError as error:
         raise BadInput(f"expected to read {path}, found {error.strerror}", hint="mend the file's rights") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8; numbers and brackets without end
         raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
     found = {name: _key(name, text, path) for name, text in raw.items()}
     if len(set(found.values())) != len(found):

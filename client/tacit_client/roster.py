@@ -53,7 +53,7 @@ def read(path: Path, *, keys: Keys) -> SignedRoster | None:
         return None
     except OSError as error:
         raise BadInput(f"expected to read {path}, found {error.strerror}", hint="mend the file's rights") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8; numbers and brackets without end
         raise BadInput(f"expected the server's list of partners in {path}, found {error}", hint=_REMEDY) from None
     except BadInput as error:
         raise BadInput(f"{error.message}, in {path}", hint=_REMEDY) from None

@@ -149,7 +149,7 @@ def load(path: Path) -> SiteConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"expected a site.toml at {path}, found none: {error.strerror}", hint=_JOIN) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8; numbers and brackets without end
         raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
     return parse(SiteConfig, raw, where=path.name)
 

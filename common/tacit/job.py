@@ -203,7 +203,7 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Job:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"expected a job file at {path}, found none: {error.strerror}", hint="check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8; numbers and brackets without end
         raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
     return parse(Job, override(raw, overrides), where=path.name)
 

@@ -71,7 +71,7 @@ class ServerConfig(BaseModel):
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise BadInput(f"expected to read {path}, found {error.strerror}", hint="check the path") from None
-        except ValueError as error:  # bad TOML and bad UTF-8
+        except (ValueError, RecursionError) as error:  # bad TOML and bad UTF-8; numbers and brackets without end
             raise BadInput(f"expected TOML in {path}, found {error}", hint="mend that line") from None
         return parse(cls, raw, where=path.name)
 

@@ -88,7 +88,9 @@ def test_in_any_order_the_latest_stays(tmp_path_factory, keys, versions):
         assert roster.read(path, keys=keys).version == known
 
 
-@pytest.mark.parametrize("edit", ["cut", "a bit", "no TOML", "another form", "another key", "added", "empty", "binary"])
+@pytest.mark.parametrize(
+    "edit", ["cut", "a bit", "no TOML", "another form", "another key", "added", "deep", "long", "empty", "binary"]
+)
 def test_a_damaged_file_is_one_clear_line_with_a_remedy(path, keys, edit):
     text = path.read_text()
     damaged = {
@@ -98,6 +100,8 @@ def test_a_damaged_file_is_one_clear_line_with_a_remedy(path, keys, edit):
         "another form": f'a = "{A.hex()}"\n',
         "another key": text.replace(A.hex(), "zz" * 32),
         "added": text + f'c = "{C.hex()}"\n',
+        "deep": "version = " + "[" * 5000,
+        "long": "version = " + "9" * 5000,
         "empty": "",
         "binary": "\x00\x01",
     }[edit]

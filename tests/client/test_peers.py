@@ -83,6 +83,8 @@ def test_only_a_named_partner_can_be_accepted(path) -> None:
     ("text", "said"),
     [
         ("a = ", "expected TOML"),
+        ("a = " + "[" * 5000, "expected TOML"),
+        ("a = " + "9" * 5000, "expected TOML"),
         (f'a = "{"0" * 63}"', "expected an identity key of 64 hex digits for a"),
         (f'a = "{"G" * 64}"', "expected an identity key of 64 hex digits for a"),
         (f'"../a" = "{"0" * 64}"', "expected a partner's name"),

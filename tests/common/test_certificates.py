@@ -297,3 +297,33 @@ def test_keys_show_nothing_of_themselves():
     locked = pem.private_key(LINK).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
     with pytest.raises(BadInput, match="private P-256 key"):
         pem.private_key(locked)
+
+
+CURVE = bytes.fromhex("06082a8648ce3d030107")  # the object identifier of P-256, as DER
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    long = b"" if len(content) < 128 else b"\x81" if len(content) < 256 else b"\x82"
+    return bytes([tag]) + long + len(content).to_bytes(max(1, 2 * long.count(0x82))) + content
+
+
+def _altered(certificate: bytes, old: bytes, new: bytes) -> bytes:
+    """What an authority signs that takes another program to do so."""
+    found = x509.load_pem_x509_certificate(certificate)
+    assert found.tbs_certificate_bytes.count(old) == 1
+    body = found.tbs_certificate_bytes.replace(old, new)
+    signature = pem.private_key(KEY).sign(body, ec.ECDSA(SHA256()))
+    whole = _der(0x30, body + bytes.fromhex("300a06082a8648ce3d040302") + _der(0x03, b"\0" + signature))
+    return ssl.DER_cert_to_PEM_cert(whole).encode()
+
+
+def test_a_key_of_a_kind_that_nobody_knows_is_one_line():
+    """A lying server gives it for a renewal, a stranger in an invitation."""
+    certificate, strange = _issue(), CURVE[:-1] + b"\x63"
+    same = _altered(certificate, CURVE, CURVE)
+    assert check_issued(same, authority=AUTHORITY, key=LINK, role=Role.PARTNER).name == "hospital-a"
+    with pytest.raises(BadInput, match="expected a certificate issued by this federation's authority"):
+        check_issued(_altered(certificate, CURVE, strange), authority=AUTHORITY, key=LINK, role=Role.PARTNER)
+    authority = _altered(AUTHORITY, CURVE, strange)
+    with pytest.raises(BadInput, match="expected a certificate issued by this federation's authority"):
+        check_issued(certificate, authority=authority, key=LINK, role=Role.PARTNER)

@@ -184,12 +184,13 @@ def check_issued(certificate: bytes, *, authority: bytes, key: bytes, role: Role
         )
     try:
         found.verify_directly_issued_by(pem.certificate(authority))
-    except (ValueError, TypeError, InvalidSignature):
+        own = found.public_key() == pem.private_key(key).public_key()
+    except (*pem.BROKEN, TypeError, InvalidSignature):
         raise BadInput(
             f"expected a certificate issued by this federation's authority to {who.name}, found another issuer's",
             hint="ask the operator for a new invitation",
         ) from None
-    if found.public_key() != pem.private_key(key).public_key():
+    if not own:
         raise BadInput(
             f"expected the certificate of the key beside it for {who.name}, found another key's",
             hint="ask the operator for a new invitation",
