@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from scipy import integrate, optimize
 from scipy.stats import norm
 
 from tacit.errors import BadInput
+from tacit.privacy import accounting
 from tacit.privacy.accounting import LEAST_NOISE, calibrate, epsilon
 from tacit.privacy.events import Event, merge
 
@@ -191,3 +193,31 @@ def test_there_is_an_answer_for_whatever_a_stranger_tells(rate, noise, steps):
     assert 0.0 <= found < math.inf or (rate, noise, steps) == (1.0, 1.0, 1000)
     if noise >= 1e9 or rate <= 1e-9:
         assert found < 1e-3
+
+
+@pytest.mark.parametrize(("noise", "steps", "delta"), [(1000.0, 10**6, 1e-5), (3000.0, 10**7, 1e-9)])
+def test_very_many_steps_are_an_upper_bound_that_is_near(noise, steps, delta):
+    """The Gaussian mechanism's own epsilon: Dong, Roth, Su 2019, arXiv:1905.02383v3, Cor. 2.13, mu = sqrt(n) / z."""
+    mu = math.sqrt(steps) / noise
+
+    def beyond(eps: float) -> float:
+        return norm.cdf(-eps / mu + mu / 2) - math.exp(eps) * norm.cdf(-eps / mu - mu / 2) - delta
+
+    exact = optimize.brentq(beyond, 0.0, 60.0)
+    assert exact <= epsilon([_event(1.0, noise, steps)], delta=delta) < 1.5 * exact
+
+
+@pytest.mark.parametrize(("rate", "noise"), [(1e-3, 1000.0), (1e-4, 3.0), (1e-9, 1.0), (0.02, 1.1)])
+def test_steps_composed_in_parts_cost_what_they_cost_in_one_go(monkeypatch, rate, noise):
+    one = accounting._one(rate, noise)
+    direct = one.self_compose(4321).get_epsilon_for_delta(DELTA)
+    monkeypatch.setattr(accounting, "_AT_ONCE", 12)
+    assert accounting._power(one, 4321).get_epsilon_for_delta(DELTA) == pytest.approx(direct, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "noise"), [(1e-3, 1000.0), (1e-6, 3.0), (1e-9, 1e4)])
+def test_a_job_of_a_million_million_steps_is_accounted_for_at_once(rate, noise):
+    """Or one signed job would stop every partner for good."""
+    began = time.perf_counter()
+    assert epsilon([_event(rate, noise, 10**12)], delta=DELTA) > epsilon([_event(rate, noise, 10**9)], delta=DELTA)
+    assert time.perf_counter() - began < 30

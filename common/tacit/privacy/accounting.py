@@ -23,6 +23,7 @@ LEAST_NOISE = 0.2
 _CEILING = 50.0
 """Where a part of the steps, from a sixteenth to a quarter, costs more, all of them are said to cost without bound."""
 
+_AT_ONCE = 10**5  # steps that dp-accounting composes in one go
 _STEP = 1e-4  # discretisation of the privacy loss; dp-accounting's default
 _PRECISION = 1e-3  # of a calibrated noise multiplier, relative; always rounded towards more noise
 _LARGEST = 1e4  # noise multiplier above which calibration gives up
@@ -77,7 +78,15 @@ def _part(rate: float, noise_multiplier: float, steps: int, delta: float) -> flo
 
 
 def _composed(rate: float, noise_multiplier: float, steps: int) -> pld.PrivacyLossDistribution:
-    return _one(rate, noise_multiplier).self_compose(steps)
+    return _power(_one(rate, noise_multiplier), steps)
+
+
+def _power(one: pld.PrivacyLossDistribution, steps: int) -> pld.PrivacyLossDistribution:
+    """`one` composed with itself. Of one with a few cells dp-accounting computes first what cells ** steps is."""
+    if steps <= _AT_ONCE:
+        return one.self_compose(steps)
+    many, rest = _power(one.self_compose(_AT_ONCE), steps // _AT_ONCE), steps % _AT_ONCE
+    return many.compose(one.self_compose(rest)) if rest else many
 
 
 @lru_cache(maxsize=1024)
