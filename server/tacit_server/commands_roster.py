@@ -10,10 +10,12 @@ from typing import Any
 
 from tacit.check import parse
 from tacit.errors import BadInput
+from tacit.link import keyfile
 from tacit.link.enrolment import fingerprint
 from tacit.link.invitation import Invitation
 from tacit.link.names import check_name
 from tacit.link.words import words
+from tacit.secagg.keys import identity_of
 from tacit_server.config import ServerConfig
 from tacit_server.enrol import invite
 from tacit_server.folder import Folder
@@ -59,10 +61,13 @@ def _init(args: argparse.Namespace) -> int:
     from tacit_server.setup import init
 
     folder = init(args.folder, host=args.host, port=args.port)
+    own = identity_of(keyfile.read_key(folder.signing_key))
     print(
         f"a server for partners who reach it at {folder.config.address}\n\n"
         f"  {folder.keys}: private keys; keep a backup that you alone can open\n"
-        f"  {folder.config_path}: settings\n\n"
+        f"  {folder.config_path}: settings\n"
+        f"  identity: {fingerprint(own)}\n"
+        f"            {words(own)}\n\n"
         "next:\n"
         f"  1. let partners reach port {folder.config.port} of this machine, and no other\n"
         f"  2. invite each: tacit-server invite {args.folder} PARTNER\n"
@@ -85,8 +90,11 @@ def _invite(args: argparse.Namespace) -> int:
         f"Whoever has the file can join as {name}, once. Hand it over where nobody else can take it: in person, by\n"
         "scp, in an encrypted mail or chat; not in a ticket or a shared folder. There the partner gives\n\n"
         f"  tacit-client join {out.name} --dir DIR\n\n"
-        "Afterwards compare identities with the partner, by telephone or in person:\n\n"
-        f"  tacit-server partners {args.folder}"
+        "Afterwards compare identities with the partner, by telephone or in person. The server's own, by which the\n"
+        "partner knows that nobody exchanged the file on its way, is\n\n"
+        f"  {fingerprint(made.server)}\n"
+        f"  {words(made.server)}\n\n"
+        f"and the partner's is in tacit-server partners {args.folder}"
     )
     return 0
 

@@ -113,6 +113,8 @@ def test_a_partner_s_folder(server, invitation, place, tmp_path, capsys):
     for word in (
         fingerprint(keys.public),
         words(keys.public),
+        fingerprint(keys.server),
+        words(keys.server),
         f"tacit-client run {place}",
         f"tacit-client peers {place}",
         "site.toml",

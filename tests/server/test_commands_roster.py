@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tacit.link import keyfile
 from tacit.link.enrolment import fingerprint
 from tacit.link.invitation import Invitation
 from tacit.link.words import words
-from tacit.secagg.keys import PublicKey
+from tacit.secagg.keys import PublicKey, identity_of
 from tacit_server.cli import main
 from tacit_server.folder import Folder
 from tacit_server.roster import Roster
@@ -63,7 +64,10 @@ def test_init_says_what_was_made_and_what_comes_next(call, tmp_path):
         "tacit-server up server",
     ):
         assert word in out
-    assert Folder.open(tmp_path / "server").config.port == 9444
+    folder = Folder.open(tmp_path / "server")
+    assert folder.config.port == 9444
+    own = identity_of(keyfile.read_key(folder.signing_key))
+    assert f"  identity: {fingerprint(own)}\n            {words(own)}\n" in out
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,7 @@ def test_an_invitation_is_written_and_explained(call, server, tmp_path):
     for word in ("hospital-a.invitation.toml", f"{made.expires:%Y-%m-%d %H:%M} UTC", "once", "in person", "scp"):
         assert word in out
     assert "tacit-client join hospital-a.invitation.toml --dir DIR" in out
+    assert f"  {fingerprint(made.server)}\n  {words(made.server)}\n" in out  # as the partner will read it
     assert "PRIVATE" not in out
 
 
