@@ -18,13 +18,13 @@ from pydantic import Field, model_validator
 
 from tacit.check import contradiction, parse
 from tacit.errors import BadInput
+from tacit.protection import PrivacySection
 from tacit.sections import (
     NEEDS_SINGLE_UPDATES,
     SERVER_OPTIONS,
     AggregationSection,
     EvaluationSection,
     PerformanceSection,
-    PrivacySection,
     Section,
     SimulationSection,
     TaskSection,

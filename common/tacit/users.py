@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tacit.check import contradiction
+from tacit.protection import PrivacySection
 from tacit.sections import (
     NEEDS_SINGLE_UPDATES,
     AggregationSection,
-    PrivacySection,
     SimulationSection,
     TrainingSection,
 )

@@ -18,10 +18,10 @@ from tacit.errors import BadInput
 from tacit.job import Job
 from tacit.parcel import Parcel, Scalar, unfit
 from tacit.privacy.events import Event
+from tacit.protection import LARGEST_NORM, LEAST_NORM
 from tacit.secagg.constants import KEY
 from tacit.secagg.keys import Digest, PublicKey
 from tacit.secagg.messages import MaskedVector
-from tacit.sections import LARGEST_NORM, LEAST_NORM
 
 __all__ = [
     "ADVERTISE",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import BadInput
-from tacit.sections import LARGEST_NORM, LEAST_NORM
+from tacit.protection import LARGEST_NORM, LEAST_NORM
 
 __all__ = ["clip", "follow", "join", "joint_norm", "part"]
 
