@@ -1,4 +1,4 @@
-"""The sections of a job, all but `[privacy]`, each by itself; `tacit.job` joins them and checks what they say together."""
+"""The sections of a job, all but `[privacy]`; `tacit.job` joins them and checks what they say of each other."""
 
 from __future__ import annotations
 
