@@ -20,7 +20,7 @@ def join(invitation_path: Path, directory: Path, *, data: Path | None, trust_new
     """Use an invitation, and say what was made and what comes next.
 
     A call that was interrupted is repeated as it was: it goes on with the keys on disk, which the server knows again.
-    `site.toml` is written last; with it the folder is a partner's.
+    `site.toml` is written last; with it the folder is a partner's. A line of the audit log says so.
 
     Args:
         invitation_path: the file that the server's operator sent.
@@ -70,7 +70,7 @@ def _make_folder(directory: Path) -> None:
 
 
 def _check_new(directory: Path) -> None:
-    if (directory / "site.toml").exists() and (directory / "keys" / "link.pem").exists():
+    if all((directory / name).exists() for name in ("site.toml", "audit.log", "keys/link.pem")):
         raise BadInput(
             f"expected a new folder at {directory}, found one that has joined",
             hint=f"start it with tacit-client run {directory}, or choose another --dir",

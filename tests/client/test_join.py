@@ -167,7 +167,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_keys(server, invitation,
     assert server.asked == 3
 
 
-STEPS = ("keys.make_key", "keys.Keys.keep", "roster.keep", "site.write")
+STEPS = ("keys.make_key", "keys.Keys.keep", "roster.keep", "site.write", "audit.Audit.write")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -187,6 +187,7 @@ def test_a_kill_at_any_step_is_gone_on_from(server, invitation, place, monkeypat
     assert Keys.open(place / "keys").identity == identity
     server.roster.admit(subject(Keys.open(place / "keys").certificate))
     assert site.Folder.open(place).config.name == "hospital-a"
+    assert [entry.event for entry in Audit.of(site.Folder.open(place)).entries()] == ["joined"]
 
 
 def test_the_keys_are_on_disk_before_the_server_is_asked(server, invitation, place, monkeypatch):
