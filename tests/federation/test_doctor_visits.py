@@ -18,7 +18,7 @@ from tacit_sim.rehearsal import Rehearsal
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 LEFT = "hospital-d"
-HOURS = 2
+HOURS, CHECKS = 2, 27
 MACHINE = {"disk", "memory"}  # what the machine of the test may have too little of
 
 
@@ -60,7 +60,7 @@ def visits(federation, request) -> dict[str, Visit]:
 def test_where_all_is_well_a_job_could_start(visits):
     sound = visits["sound"]
     assert (sound.code, sound.wrong) == (0, "")
-    assert len(sound.findings) == 26
+    assert len(sound.findings) == CHECKS
     assert {finding["verdict"] for finding in sound.findings if finding["check"] not in MACHINE} == {"ok"}
     assert not sound.lines("FAIL")
 
@@ -102,7 +102,7 @@ def test_what_rests_on_a_fault_is_not_looked_at_and_says_so(visits):
         "partners now": "not looked at, because of admission",
     }
     assert len(visits) == len(FAULTS) + 2
-    assert {len(visit.findings) for visit in visits.values()} == {26}
+    assert {len(visit.findings) for visit in visits.values()} == {CHECKS}
 
 
 def test_looking_changes_nothing_and_shows_no_secret(visits):
