@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from tacit.link.link_pb2 import Envelope, Ticket
+from tacit.errors import JobFailed
+from tacit.link.link_pb2 import Envelope, Notice, Ticket, Welcome
 from tacit_client.link import Link, Lost
 
 
@@ -59,3 +60,24 @@ def test_a_message_of_an_earlier_session_is_not_taken(link):
 def test_an_answer_is_not_given_by_a_partner_that_leaves(link):
     own = Envelope(ticket=Ticket(session=link._session, message="m"))
     assert _found(lambda: link.give(own, lambda: [])) == ["leaving"]
+
+
+def test_nothing_is_taken_where_what_the_gateway_said_first_is_found_wanting(link, monkeypatch):
+    """Guarantee: no message is taken before the ledger was compared with the mark that the server kept."""
+    link._here.clear()
+    heard: list[tuple[bytes, bool]] = []
+
+    def behind(welcome: Welcome) -> None:
+        heard.append((welcome.mark, link._here.is_set()))  # whoever takes a message waits for that
+        raise JobFailed("expected a newer ledger, found an older one", hint="put the newest back")
+
+    ticket = Ticket(session=link._session, message="m")
+    monkeypatch.setattr(link, "_welcome", behind)
+    notices = [Notice(waiting=ticket), Notice(welcome=Welcome(node=1, mark=b"mark")), Notice(waiting=ticket)]
+    monkeypatch.setattr(link, "_stream", lambda: notices)
+    link._attend()
+    assert heard == [(b"mark", False)]
+    with pytest.raises(JobFailed, match="expected a newer ledger"):
+        link.next(timeout=1.0)
+    with pytest.raises(Lost), link.take(ticket, limit=1):
+        pass
