@@ -231,6 +231,42 @@ def test_a_class_folder_that_is_closed_to_this_user(tmp_path: Path, monkeypatch:
             read(tmp_path, format=kind)
 
 
+def test_what_a_library_says_of_a_damaged_picture_stays_with_it(tmp_path: Path, capsys, caplog) -> None:
+    path = image_folder(tmp_path) / "dog" / "9.tif"
+    Image.new("RGB", (6, 5)).save(path)
+    samples = b"\x15\x01\x03\x00\x01\x00\x00\x00"  # of a pixel: tag 277, one number of two bytes
+    assert path.read_bytes().count(samples + b"\x03") == 1
+    path.write_bytes(path.read_bytes().replace(samples + b"\x03", samples + b"\x43"))
+    with pytest.raises(BadInput, match=r"readable image, found .*9\.tif"):
+        read(tmp_path, format="auto", image_size=5)
+    assert not caplog.records
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("place", [8, 10])
+def test_an_npz_in_a_way_of_its_own(tmp_path: Path, place: int) -> None:
+    """Encrypted, or packed in a way that Python does not know: the two flags of a member, in its entry of the list."""
+    np.savez(tmp_path / "a.npz", text=images(), label=np.arange(4))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + place] |= 0x41 if place == 8 else 0x63
+    with pytest.raises(BadInput, match="truncated or corrupt"):
+        read(written(tmp_path, "a.npz", bytes(content)), format="npz")
+
+
+def test_a_parquet_whose_names_are_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "a.parquet", store_schema=False)
+    content = (tmp_path / "a.parquet").read_bytes()
+    broken = content.replace(b"label", b"\xe4abel")
+    assert broken != content
+    with pytest.raises(BadInput, match="truncated or corrupt"):
+        read(written(tmp_path, "a.parquet", broken), format="auto", input="text")
+
+
+def test_a_path_that_no_system_takes(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="found nothing there"):
+        read(tmp_path / "a\0b.csv", format="auto")
+
+
 def test_what_pillow_warns_of_is_read_without_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """A palette with a transparency for each colour: usual in pictures that an office program wrote."""
     picture = Image.new("P", (6, 5))

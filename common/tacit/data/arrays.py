@@ -20,7 +20,7 @@ from tacit.seal import SUFFIX, Lock
 __all__ = ["idx", "idx_pair", "npz", "read_idx"]
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_BROKEN_NPZ = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+_BROKEN_NPZ = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def npz(content: Content, *, screen: Screen) -> Source:

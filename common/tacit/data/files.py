@@ -117,7 +117,7 @@ def kind_of(path: Path, *, format: str) -> str:  # noqa: A002 - as in read
 def _check_readable(path: Path) -> None:
     try:
         folder = stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name that no file can have
         raise BadInput(f"expected data at {path}, found nothing there", hint="correct the path") from None
     except OSError as error:  # a folder above may be closed to this user, which is not to say that nothing is there
         raise unreadable(path, error) from None

@@ -7,6 +7,7 @@ camera notes is applied, and of an animation the first frame counts.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from tacit.data.content import Content
 from tacit.errors import BadInput
 
 __all__ = ["decode", "resize"]
+
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with a picture stands in the error
 
 _GREY = {"1", "L", "LA"}
 _DEEP = {"I", "F"}  # and every "I;16" variant: more than 8 bits a pixel, which a conversion would clip

@@ -76,7 +76,7 @@ def parquet(content: Content, *, screen: Screen) -> Source:
     try:
         with content.seekable() as stream:
             columns = tuple(pq.read_schema(stream).names)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise corrupt(content, kind="parquet") from error
     _check_once(columns, content)
     return Source(str(content), columns, take)
