@@ -117,6 +117,7 @@ def run(folder: Folder, office: Office, *, stop: threading.Event) -> None:
     """
     keys = Keys.open(folder.keys)
     roster.read(folder.roster, keys=keys)
+    told: set[str] = set()
     arrival = Arrival(folder, keys=keys, audit=Audit.of(folder), recall=office.recall)
     link = Link(
         folder.config.server.address,
@@ -125,7 +126,7 @@ def run(folder: Folder, office: Office, *, stop: threading.Event) -> None:
         welcome=arrival.welcome,
         left=arrival.left,
         mark=lambda: _mark(office),
-        renew=lambda ask: _renew(keys, folder.config.name, ask),
+        renew=lambda ask: _renew(keys, folder.config.name, ask, told=told),
     )
     Node(link, office.app()).serve(stop)
 
@@ -138,8 +139,10 @@ def _mark(office: Office) -> bytes:
         raise JobFailed(error.message, hint=error.hint) from None
 
 
-def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> bool:
+def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes], *, told: set[str]) -> bool:
     """Ask for another certificate where this one is due; one that can not be had now is asked for later.
+
+    Each reason is told once: connections are tried without end.
 
     Returns whether there is a new one.
     """
@@ -148,7 +151,21 @@ def _renew(keys: Keys, name: str, ask: Callable[[bytes], bytes]) -> bool:
     try:
         keys.keep(ask(keys.request(name)))
     except (grpc.RpcError, BadInput) as error:
-        _log.warning("the certificate of this partner could not be renewed: %s", error)
+        said = _not_renewed(certificates.subject(keys.certificate).not_after, error)
+        if said not in told:
+            told.add(said)
+            _log.warning("%s", said)
         return False
     _log.info("the certificate of this partner was renewed")
     return True
+
+
+def _not_renewed(until: datetime, error: grpc.RpcError | BadInput) -> str:
+    """Whose certificate is over is let in nowhere, also to renew it."""
+    if datetime.now(UTC) >= until:
+        return (
+            f"expected a certificate that is in date, found this partner's, which expired {until:%Y-%m-%d %H:%M} UTC; "
+            "is this machine's clock right? if so, ask the operator for a new invitation and join in a new folder"
+        )
+    why = error.message if isinstance(error, BadInput) else f"the server's answer was {error.code().name}"
+    return f"the certificate of this partner, which ends {until:%Y-%m-%d %H:%M} UTC, could not be renewed: {why}"

@@ -164,15 +164,18 @@ def test_a_certificate_is_renewed_in_the_last_third_of_its_life(tmp_path, age, r
 
     keys.keep(sign(keys.request("p"), days=age))
     before = keys.certificate
-    assert node._renew(keys, "p", sign) is renewed
+    assert node._renew(keys, "p", sign, told=set()) is renewed
     assert (keys.certificate != before) is renewed
     assert Keys.open(tmp_path / "keys").certificate == keys.certificate
 
 
-def test_a_renewal_that_fails_leaves_the_certificate(tmp_path):
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [(89, "could not be renewed: the server's answer was UNAVAILABLE"), (92, "this partner's, which expired ")],
+)
+def test_a_renewal_that_fails_leaves_the_certificate_and_is_told_once(tmp_path, caplog, age, said):
     key, authority = make_authority(name="a", lifetime=timedelta(days=1000))
     keys = Keys.make(tmp_path / "keys", authority=authority, server=SERVER)
-    old = datetime.now(UTC) - timedelta(days=89)
     keys.keep(
         issue(
             authority_key=key,
@@ -181,13 +184,17 @@ def test_a_renewal_that_fails_leaves_the_certificate(tmp_path):
             role=Role.PARTNER,
             name="p",
             lifetime=timedelta(days=90),
-            now=old,
+            now=datetime.now(UTC) - timedelta(days=age),
         )
     )
-    before = keys.certificate
+    before, told = keys.certificate, set()
 
     def fail(request: bytes) -> bytes:
         raise Broken
 
-    assert node._renew(keys, "p", fail) is False
+    for _ in range(3):
+        assert node._renew(keys, "p", fail, told=told) is False
     assert keys.certificate == before
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    assert "Broken" not in record.getMessage()
