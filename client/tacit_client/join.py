@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def join(invitation_path: Path, directory: Path, *, data: Path | None, trust_new
     """
     invitation = Invitation.read(invitation_path)
     _check_date(invitation)
-    if data is not None and not data.expanduser().exists():
+    # os.path's: Path's own raises where there is no such user
+    if data is not None and not Path(os.path.expanduser(data)).exists():
         raise BadInput(
             f"expected data at {data}, found none", hint="correct --data, or leave it out and edit site.toml"
         )

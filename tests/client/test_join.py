@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -258,6 +259,7 @@ def test_a_folder_of_somebody_else(server, invitation, tmp_path):
 
 def test_what_is_seen_before_anything_is_made(server, invitation, place, tmp_path):
     _asks_nothing(server, invitation, place, match="expected data at", data=tmp_path / "none.csv")
+    _asks_nothing(server, invitation, place, match="expected data at", data=Path("~nobody-of-that-name/none.csv"))
     _asks_nothing(server, tmp_path / "none", place, match="expected an invitation at")
     old = server.invite(tmp_path / "old.toml", expires=datetime(2020, 1, 2, 3, 4, tzinfo=UTC))
     _asks_nothing(server, old, place, match="expired 2020-01-02 03:04 UTC; this machine's clock says 2")
