@@ -114,4 +114,5 @@ class Denial:
 
 def asked(rounds: int, evaluations: int) -> str:
     """What is asked for, in words."""
-    return f"{rounds} rounds" + (f" and {evaluations} evaluations" if evaluations else "")
+    counts = (rounds, "round"), (evaluations, "evaluation")
+    return " and ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts if count)

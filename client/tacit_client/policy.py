@@ -207,7 +207,7 @@ def check_budget(
     if not _within(rules, spent, planned, rounds, beside):
         _raise_first(_of_units(rules, spent, [planned, *beside]))
         judged = sum(event.steps for event in beside)
-        what = f"{rounds} evaluations" if planned.kind == "metrics" else asked(rounds, judged)
+        what = asked(0, rounds) if planned.kind == "metrics" else asked(rounds, judged)
         _raise_first(iter([_over(rules, _cost(rules, spent, planned, rounds, beside), what)]))
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tacit.check import parse
@@ -154,9 +154,16 @@ def _passes_the_limit(keys: dict[str, object], facts: dict[str, object], *, bare
 @pytest.mark.usefixtures("quick")
 def test_the_decision_is_that_of_the_twin(jobs) -> None:
     seen: set[str | None] = set()
+    shared = next(job for job in jobs if job.shares_noise and job.aggregation.max_colluders == 0)
+    alone = {
+        "epsilon_limit": 12.0, "delta": 1e-4, "min_cohort": 3, "require_secure_aggregation": True,
+        "allow_unprotected": False, "trust_server_noise": False, "colluders": 1, "trust_new_peers": True,
+        "allowed_tasks": ["image-classification"], "vocabularies": [], "max_holdout": 0.5, "max_rounds_per_day": 20,
+    }  # fmt: skip
 
     @settings(max_examples=600)
     @given(st.sampled_from(jobs), RULES, FACTS)
+    @example(shared, alone, {"spent": [], "today": 0, "peers": 6, "rounds": 1, "event": None, "metrics": None})
     def agree(job: Job, keys: dict[str, object], facts: dict[str, object]) -> None:
         found, rule = _decide(job, keys, facts), _twin(job, keys, facts)
         assert (found.rule if isinstance(found, Denial) else None) == rule

@@ -232,6 +232,6 @@ def test_what_was_allowed_before_another_spent_is_not_allowed_after(tmp_path: Pa
         for number in range(4):
             two.reserve(Release("two", number, 1, EVENT))
         for budget in (one, two):
-            with pytest.raises(BadInput, match="10 spent and 11 with 1 rounds more, of which 0 would fit"):
+            with pytest.raises(BadInput, match="10 spent and 11 with 1 round more, of which 0 would fit"):
                 budget.reserve(Release("more", 1, 1, EVENT))
         assert one.head() == two.head()

@@ -130,7 +130,7 @@ def test_the_limit_counts_other_runs_and_leaves_room_for_the_rest_of_this_one(ma
 def test_the_server_can_not_get_past_the_limit_by_the_number_of_the_round(make) -> None:
     federation = make("training.rounds=3", epsilon_limit=0.5)
     last = federation.invite(federation.open(number=3))
-    assert "with 1 rounds more, of which 0 would fit" in federation.refusal(ADVERTISE, last)
+    assert "with 1 round more, of which 0 would fit" in federation.refusal(ADVERTISE, last)
     beyond = federation.invite(federation.open(number=4))
     assert "expected a round from 1 to training.rounds 3, found 4" in federation.refusal(ADVERTISE, beyond)
 

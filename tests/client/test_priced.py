@@ -201,7 +201,7 @@ def test_an_evaluation_beyond_the_limit_is_refused_and_judges_nothing(tmp_path, 
     site, trainer = _site(budget), _Given()
     for number in (1, 2, 3):
         _judged(_ask(make_job(), number=number), site, trainer)
-    with pytest.raises(BadInput, match="with 1 evaluations more, of which 0 would fit"):
+    with pytest.raises(BadInput, match="with 1 evaluation more, of which 0 would fit"):
         _judged(_ask(make_job(), number=4), site, trainer)
     assert len(trainer.asked) == 3
     assert len(budget.events()) == 3

@@ -117,7 +117,7 @@ def test_a_server_that_judges_again_and_again_is_charged_until_the_budget_is_out
     events = _ledger(federation)
     assert 2 < len(told) == len(events) < 50
     assert epsilon(events, delta=DELTA) <= 4.0 < epsilon([*events, events[0]], delta=DELTA)
-    assert "1 evaluations more, of which 0 would fit" in str(answer.scalars["reason"])
+    assert "1 evaluation more, of which 0 would fit" in str(answer.scalars["reason"])
     assert len({counters[:-1].tobytes() for counters in told}) == len(told)
 
 
