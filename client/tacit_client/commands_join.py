@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+_STOPPING = b"stopping; an answer at hand is finished first (Ctrl-C again does not wait)\n"
+
+
 def _stop_on_signals() -> threading.Event:
     """An event that SIGTERM and Ctrl-C set: the answer at hand is finished first. A second Ctrl-C does not wait."""
     stop = threading.Event()
@@ -57,6 +63,9 @@ def _stop_on_signals() -> threading.Event:
     def note(number: int, frame: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not stop.is_set():
+            with suppress(OSError):
+                os.write(sys.stderr.fileno(), _STOPPING)  # a signal may come in the middle of a print
         stop.set()
 
     if threading.current_thread() is threading.main_thread():

@@ -18,6 +18,7 @@ from tacit.privacy.accounting import epsilon
 from tacit.privacy.events import Event
 from tacit_client import cli
 from tacit_client.cli import main
+from tacit_client.commands_join import _stop_on_signals
 from tacit_client.holding import open_budget
 from tacit_client.ledger import Release
 from tacit_client.site import Folder
@@ -164,6 +165,17 @@ def test_run_answers_until_it_is_told_to_stop(run, folder, monkeypatch, quiet) -
     assert "INFO read 20 examples" in log.read_text()
     assert (log.stat().st_mode & 0o777, folder.logs.stat().st_mode & 0o777) == (0o600, 0o700)
     run("run", folder.path)  # the folder is free again
+
+
+def test_who_stops_it_is_told_that_the_answer_at_hand_is_finished_first(quiet, capfd) -> None:
+    stop = _stop_on_signals()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(10)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "stopping; an answer at hand is finished first (Ctrl-C again does not wait)\n")
 
 
 def test_a_second_process_is_refused(folder, quiet) -> None:
