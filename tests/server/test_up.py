@@ -94,7 +94,7 @@ def test_both_come_back_and_the_run_goes_on_and_sigterm_ends_all(server, make_jo
     os.kill(int(server.gateway.read_text()), signal.SIGKILL)
     server.gateway.unlink()
     until(lambda: run.live() and run.standing.attempts == 2 and superlink.place(server.folder).pid != first.pid)
-    until(server.gateway.exists)
+    until(lambda: server.gateway.exists() and run.standing.phase == "waiting")
     assert "SuperLink ended (signal 9) after" in server.told()
     assert "gateway ended (signal 9) after" in server.told()
 
