@@ -23,9 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/tacit-sim demo
 
-# Two files at a time, in the order of tests/conftest.py: tests of whole federations mostly wait.
+# Two files at a time: tests of whole federations mostly wait.
 test: $(READY)
-	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow

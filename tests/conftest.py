@@ -46,11 +46,6 @@ def raw_job() -> Callable[..., dict[str, Any]]:
     return make
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole federations first: they are the longest and mostly wait, so that what computes goes on beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-
-
 @pytest.fixture(scope="session")
 def make_job(raw_job) -> Callable[..., Job]:
     """Makes the small job, with overrides as on the command line."""

@@ -48,7 +48,11 @@ class _Link:
         self.processes.append(process)
         superlink.note(self.folder, Place(port=port, pid=process.pid))
         control = Control(port)
-        until(lambda: self._answers(control))
+        try:
+            until(lambda: self._answers(control))
+        except AssertionError as error:  # why stands in its log
+            error.add_note(f"exit code {process.poll()}: {(self.folder.logs / 'superlink.log').read_text()[-3000:]}")
+            raise
         return control
 
     def kill(self) -> None:
