@@ -122,7 +122,7 @@ def test_a_delta_of_one_over_n_is_refused_with_both_numbers(make_job):
     delta=st.floats(1e-7, 0.2),
     held=st.floats(0.0, 0.95),
 )
-def test_plan_and_refusal_tell_two_digits_of_the_count_at_most(make_job, examples, other, batch_size, delta, held):
+def test_plan_and_refusal_tell_two_digits_of_the_count_at_most(make_job, *, examples, other, batch_size, delta, held):
     unit = 10 ** max(0, len(str(examples)) - 2)
     alike = examples // unit * unit + other % unit
     private = f"privacy.delta={delta}", f"evaluation.partner_holdout={held}"
