@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from offices import NAMES, Federation
+from siege import Siege
 from victim import Victim
 
 from tacit.secagg import block, server
@@ -61,6 +62,26 @@ class Company(Federation):
             if len(seconds) == 1:
                 after()
         raise AssertionError("the rounds came to an end before the victim did")
+
+    def measure(self, siege: Siege) -> None:
+        """The first victim, by which the others are aimed at."""
+        began = time.monotonic()
+        with Victim(siege.folder.path) as victim:
+            assert victim.wait()
+            siege.opening = time.monotonic() - began
+            timed = self.rounds(victim, 1, lambda: victim.kill_in(1.5))
+        siege.first, siege.later = timed[0], min(timed[1:])
+        siege.count(victim)
+
+    def besiege(self, siege: Siege, *, kills: int) -> None:
+        """One victim after another."""
+        for kill in range(kills):
+            with Victim(siege.folder.path) as victim:
+                after = siege.aim(victim, kill)
+                if victim.opened is not None or victim.wait():
+                    self.rounds(victim, 2 + kill, after)
+            siege.count(victim)
+        siege.report(kills + 1)
 
 
 class BlockCompany(Company):

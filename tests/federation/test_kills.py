@@ -134,36 +134,20 @@ def company(make_job, tmp_path) -> Iterator[tuple[Siege, Company]]:
     made = Company(job, make_folders(tmp_path, files(tmp_path), **LIMITS), run=RUN, most=ROUNDS)
     made.start()
     siege = Siege(made.folders["p0"], plan(job, units=N).event(), random.Random(4))
-    began = time.monotonic()
-    with Victim(siege.folder.path) as victim:
-        assert victim.wait()
-        siege.opening = time.monotonic() - began
-        timed = made.rounds(victim, 1, lambda: victim.kill_in(1.5))
-    siege.first, siege.later = timed[0], min(timed[1:])
-    siege.count(victim)
+    made.measure(siege)
     yield siege, made
     made.stop()
 
 
-def _besiege_company(siege: Siege, company: Company, *, kills: int) -> None:
-    for kill in range(kills):
-        with Victim(siege.folder.path) as victim:
-            after = siege.aim(victim, kill)
-            if victim.opened is not None or victim.wait():
-                company.rounds(victim, 2 + kill, after)
-        siege.count(victim)
-    siege.report(kills + 1)
-
-
 def test_kills_in_secure_rounds(company):
     siege, federation = company
-    _besiege_company(siege, federation, kills=5)
+    federation.besiege(siege, kills=5)
     assert sum(siege.fell.values()) == 6
 
 
 @pytest.mark.slow
 def test_fifty_kills_in_secure_rounds(company):
     siege, federation = company
-    _besiege_company(siege, federation, kills=50)
+    federation.besiege(siege, kills=50)
     assert siege.fell["reserved, not confirmed"] >= 5
     assert siege.dearer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from company import BlockCompany
 from folders import make_folders
 from offices import JOB, N, files
 from siege import BlockSiege
-from victim import Victim, forget, prepare
+from victim import forget, prepare
 
 from tacit.privacy.mechanism import plan
 
@@ -48,30 +47,14 @@ def company(make_job, tmp_path) -> Iterator[tuple[BlockSiege, BlockCompany]]:
     made = BlockCompany(job, make_folders(tmp_path, files(tmp_path), **rules), run="besieged", most=ROUNDS)
     made.start()
     siege = BlockSiege(made.folders["p0"], plan(job, units=N).event(), random.Random(5), answers=STEPS)
-    began = time.monotonic()
-    with Victim(siege.folder.path) as victim:
-        assert victim.wait()
-        siege.opening = time.monotonic() - began
-        timed = made.rounds(victim, 1, lambda: victim.kill_in(1.5))
-    siege.first, siege.later = timed[0], min(timed[1:])
-    siege.count(victim)
+    made.measure(siege)
     yield siege, made
     made.stop()
 
 
-def _besiege(siege: BlockSiege, company: BlockCompany, *, kills: int) -> None:
-    for kill in range(kills):
-        with Victim(siege.folder.path) as victim:
-            after = siege.aim(victim, kill)
-            if victim.opened is not None or victim.wait():
-                company.rounds(victim, 2 + kill, after)
-        siege.count(victim)
-    siege.report(kills + 1)
-
-
 def test_kills_in_blocks(company):
     siege, federation = company
-    _besiege(siege, federation, kills=5)
+    federation.besiege(siege, kills=5)
     assert sum(siege.fell.values()) == 6
 
 
@@ -79,6 +62,6 @@ def test_kills_in_blocks(company):
 def test_fifty_kills_in_blocks(company):
     """Guarantee: the ledger's epsilon is never under that of the steps that left, wherever in a block a kill falls."""
     siege, federation = company
-    _besiege(siege, federation, kills=50)
+    federation.besiege(siege, kills=50)
     assert siege.fell["within a block"] >= 5
     assert siege.dearer
